@@ -1,0 +1,38 @@
+"""Advantage-weighted regression (Peng et al. 2019, 1910.00177) as the World Value Model paper uses it, Eq. E.7.
+
+    w = min(exp(tau * Delta), delta)
+
+The paper then renormalises w to mean 1 within each batch. Under its loss sum(w*l) / (sum(w) + 1e-6) (Eq. E.5) a common
+factor of the batch's weights cancels but for the 1e-6, so renormalising changes nothing else and is not done twice.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from agents.base import AgentConfig, Columns, checked
+from wvm_rl.errors import InputError
+
+if TYPE_CHECKING:
+    from wvm_rl.data.episodes import Episode
+
+
+@dataclass
+class AWRConfig(AgentConfig):
+    """Advantage-weighted regression: w = min(exp(tau * advantage), clip)."""
+
+    tau: float = 10.0  # inverse temperature, 1 / value; 10 for chunks of 1 s on simulated tasks, 2 on robots (E.7)
+    clip: float = 2.0  # largest weight, delta in E.7
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.tau < float("inf"):
+            raise InputError(f"agent.tau={self.tau} must be 0 or more: 10 is the paper's, 0 makes it bc")
+        if not 0 < self.clip < float("inf"):
+            raise InputError(f"agent.clip={self.clip} must be above 0: 2 is the paper's")
+
+    def columns(self, advantage: np.ndarray, values: Sequence[np.ndarray], episodes: Sequence["Episode"]) -> Columns:
+        exponent = self.tau * checked(advantage, values, episodes)
+        weight = np.exp(np.minimum(exponent, np.log(self.clip)))  # minimum first: no overflow
+        return Columns(weight=weight.astype(np.float32))

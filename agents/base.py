@@ -1,0 +1,80 @@
+"""What every extraction method gives the trainer: one weight and, if it conditions, one condition per sample."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from wvm_rl.errors import InputError
+
+if TYPE_CHECKING:
+    from wvm_rl.data.episodes import Episode
+
+
+class Columns(NamedTuple):
+    """Per-sample columns of a dataset; a sample is one control step t with the action chunk that starts there.
+
+    weight: [N] f32 >= 0, factor of the sample's loss; 0 filters it out.
+    cond: [N,C] f32 or None, what the policy is conditioned on beside the observation.
+    """
+
+    weight: np.ndarray
+    cond: np.ndarray | None = None
+
+
+@dataclass
+class AgentConfig:
+    """An extraction method: its knobs and the pure function from advantages to columns.
+
+    Subclasses implement `columns`; those that condition also implement `act_cond`.
+    """
+
+    def columns(self, advantage: np.ndarray, values: Sequence[np.ndarray], episodes: Sequence["Episode"]) -> Columns:
+        """Columns of the dataset.
+
+        Args:
+            advantage: [N] over all control steps, in episode order (`wvm_rl.advantage`).
+            values: per episode [T] in [0,1], one value a control step.
+            episodes: the episodes in the same order, N = sum of their lengths.
+
+        Raises:
+            InputError: lengths that do not fit, values that are not finite.
+        """
+        raise NotImplementedError
+
+    def act_cond(self, columns: Columns) -> np.ndarray | None:
+        """Condition [C] f32 to ask for when acting; None for a method that does not condition."""
+        return None
+
+
+def checked(advantage: np.ndarray, values: Sequence[np.ndarray], episodes: Sequence["Episode"]) -> np.ndarray:
+    """The advantages as [N] f64, after checking that they belong to these episodes.
+
+    Raises:
+        InputError: lengths that do not fit, advantages or values that are not finite.
+    """
+    advantage = np.asarray(advantage, np.float64)
+    if len(values) != len(episodes):
+        raise InputError(f"values of {len(values)} episodes do not fit a dataset of {len(episodes)}: label it again")
+    for episode, value in zip(episodes, values):
+        if np.shape(value) != (len(episode.actions),) or not np.isfinite(value).all():
+            raise InputError(
+                f"values of episode {episode.index} must be {len(episode.actions)} finite numbers, one a control step"
+                f" (shape {np.shape(value)}): label the dataset again"
+            )
+    count = sum(len(episode.actions) for episode in episodes)
+    if advantage.shape != (count,):
+        raise InputError(f"advantage has shape {advantage.shape}, the dataset {count} control steps: compute it again")
+    if not np.isfinite(advantage).all():
+        raise InputError(
+            f"advantage of sample {int(np.argmin(np.isfinite(advantage)))} is not finite: check the values"
+        )
+    return advantage
+
+
+def effective_fraction(weight: np.ndarray) -> float:
+    """Effective sample size over N: (sum w)^2 / (N sum w^2), 1 for equal weights (Kish 1965); 0 if all are 0."""
+    weight = np.asarray(weight, np.float64)
+    square = np.sum(weight**2)
+    return float(np.sum(weight) ** 2 / (weight.size * square)) if square > 0 else 0.0

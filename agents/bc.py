@@ -1,0 +1,20 @@
+"""Behaviour cloning: every sample counts the same, w = 1."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from agents.base import AgentConfig, Columns, checked
+
+if TYPE_CHECKING:
+    from wvm_rl.data.episodes import Episode
+
+
+@dataclass
+class BCConfig(AgentConfig):
+    """Behaviour cloning: imitates every sample alike, w = 1."""
+
+    def columns(self, advantage: np.ndarray, values: Sequence[np.ndarray], episodes: Sequence["Episode"]) -> Columns:
+        return Columns(weight=np.ones(len(checked(advantage, values, episodes)), np.float32))

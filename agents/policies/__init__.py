@@ -1,0 +1,1 @@
+"""Policies: a network and its loss, chunked (H actions at once)."""

@@ -1,0 +1,260 @@
+"""Trains a policy on weighted samples: data on the device, hundreds of updates per call, exact resume, many seeds."""
+
+import dataclasses
+import hashlib
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache, partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from tqdm import tqdm
+
+from agents.base import Columns
+from agents.chunks import Data, Statistics, gather
+from agents.policies.base import Batch, Params, PolicyConfig, Spec
+from wvm_rl import checkpoint
+from wvm_rl.errors import InputError
+
+BATCHINGS = ("auto", "vmap", "map")
+
+
+@dataclass
+class TrainerConfig:
+    """How a policy is trained."""
+
+    updates: int = 6000  # gradient updates
+    batch: int = 256  # samples an update
+    learning_rate: float = 1e-3  # peak of the schedule: linear warm-up, then cosine to 0
+    warmup: int = 250  # updates of warm-up
+    weight_decay: float = 1e-4  # AdamW
+    clip: float = 1.0  # largest global norm of the gradient
+    ema: float = 0.999  # decay of the averaged weights that act; shorter at the start
+    interval: int = 250  # updates a compiled call, and between two logged metrics
+    save_every: int = 1500  # updates between two checkpoints, rounded up to whole intervals
+    batching: str = "auto"  # several seeds at once: vmap | map (one after the other) | auto (map on CPU, else vmap)
+
+    def __post_init__(self) -> None:
+        for name in ("updates", "batch", "interval", "save_every"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name}={getattr(self, name)} of the trainer must be at least 1")
+        for name in ("warmup", "weight_decay"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise InputError(f"{name}={getattr(self, name)} of the trainer must be 0 or more")
+        for name in ("learning_rate", "clip"):
+            if not 0 < getattr(self, name) < float("inf"):
+                raise InputError(f"{name}={getattr(self, name)} of the trainer must be above 0")
+        if not 0 <= self.ema < 1:
+            raise InputError(
+                f"ema={self.ema} of the trainer must be at least 0 and below 1: 0 acts with the last weights"
+            )
+        if self.batching not in BATCHINGS:
+            raise InputError(f"batching={self.batching} of the trainer is unknown: choose {', '.join(BATCHINGS)}")
+
+
+class Trained(NamedTuple):
+    """A trained policy: averaged weights with a leading axis over `seeds`, and the statistics to act with."""
+
+    params: Params
+    statistics: Statistics
+    seeds: tuple[int, ...]
+
+    def seed(self, index: int) -> Params:
+        """Weights of the seed at position `index`."""
+        return jax.tree.map(lambda leaf: leaf[index], self.params)
+
+
+def train(
+    policy: PolicyConfig,
+    data: Data,
+    statistics: Statistics,
+    columns: Columns,
+    config: TrainerConfig,
+    seeds: Sequence[int],
+    folder: Path | str | None = None,
+    on_metrics: Callable[[dict[str, float]], None] | None = None,
+    progress: bool = True,
+) -> Trained:
+    """Minimises the weighted loss of Eq. E.5 from each seed.
+
+    Args:
+        folder: where checkpoints go; training resumes there, bit for bit. None saves nothing.
+        on_metrics: called after every interval with `step`, and `loss, grad_norm, ess_fraction, learning_rate`
+            averaged over the interval and the seeds, and `updates_per_second` (all seeds together, compilation apart).
+
+    Raises:
+        InputError: columns that do not fit the data, a foreign checkpoint, or a loss that is not finite.
+    """
+    weight, cond = _checked(data, columns, seeds)
+    spec = Spec(data.obs.shape[1], data.actions.shape[1], 0 if cond is None else cond.shape[1])
+    trainer = _trainer(_Constant(policy), _Constant(config), spec)
+    keys = jnp.asarray(seeds, jnp.uint32)
+    abstract = jax.eval_shape(trainer.init, keys)
+    stored = {"state": abstract, "statistics": statistics}
+    meta = {
+        "policy": {"name": type(policy).__name__, **dataclasses.asdict(policy)},
+        "trainer": dataclasses.asdict(config),
+        "seeds": list(seeds),
+        "data": _fingerprint(data, weight, cond),
+    }
+    found = checkpoint.restore(folder, stored, meta) if folder is not None else None
+    state, step = (found[0]["state"], found[1]) if found else (trainer.init(keys), 0)
+    with tqdm(total=config.updates, initial=step, desc="policy", unit="update", disable=not progress) as bar:
+        while step < config.updates:
+            count = min(config.interval, config.updates - step)
+            run = trainer.compiled(count, state, keys, data, weight, cond)
+            start = time.perf_counter()
+            state, traces = run(state, keys, data, weight, cond)
+            metrics = _summary(traces, step, seeds)
+            metrics["updates_per_second"] = len(seeds) * count / (time.perf_counter() - start)
+            due = step // config.save_every != (step + count) // config.save_every
+            step += count
+            if folder is not None and (due or step == config.updates):
+                checkpoint.save(folder, step, {"state": state, "statistics": statistics}, meta)
+            bar.update(count)
+            bar.set_postfix(loss=f"{metrics['loss']:.4f}")
+            if on_metrics:
+                on_metrics({"step": step, **metrics})
+    return Trained(state["ema"], statistics, tuple(seeds))
+
+
+def weighted_mean(weight: Any, loss: Any) -> Any:
+    """Eq. E.5: sum(w*l) / (sum(w) + 1e-6)."""
+    return jnp.sum(weight * loss) / (jnp.sum(weight) + 1e-6)
+
+
+def draw(seed: Any, step: Any, count: int, batch: int) -> tuple[Any, Any]:
+    """Sample indices [batch] and the loss's random key: a pure function of (seed, step)."""
+    index, rng = jax.random.split(jax.random.fold_in(jax.random.key(seed), step))
+    return jax.random.randint(index, (batch,), 0, count), rng
+
+
+@dataclass(frozen=True)
+class _Constant:
+    """A configuration as a key: equal numbers share one compiled program."""
+
+    config: Any
+
+    def __hash__(self) -> int:
+        return hash(repr(self.config))
+
+
+@cache
+def _trainer(policy: _Constant, config: _Constant, spec: Spec) -> "_Trainer":
+    return _Trainer(policy.config, config.config, spec)
+
+
+class _Trainer:
+    """The pure functions of one training: `init` and `run`, batched over seeds."""
+
+    def __init__(self, policy: PolicyConfig, config: TrainerConfig, spec: Spec):
+        self.policy, self.config, self.spec = policy, config, spec
+        warmup = min(config.warmup, config.updates // 2)
+        self.schedule = optax.warmup_cosine_decay_schedule(0.0, config.learning_rate, warmup, config.updates)
+        self.optimiser = optax.chain(
+            optax.clip_by_global_norm(config.clip),
+            optax.adamw(self.schedule, weight_decay=config.weight_decay),
+        )
+        on_cpu = jax.default_backend() == "cpu"
+        self.batching = ("map" if on_cpu else "vmap") if config.batching == "auto" else config.batching
+        self._programs: dict[Any, Any] = {}
+
+    def init(self, seeds: Any) -> Any:
+        """State at step 0, every leaf with a leading axis over seeds [S]."""
+
+        def one(seed: Any) -> Any:
+            params = self.policy.init(jax.random.fold_in(jax.random.key(seed), 2**32 - 1), self.spec)
+            ema = jax.tree.map(jnp.copy, params)  # a buffer of its own: the state is donated
+            return {"params": params, "ema": ema, "optimiser": self.optimiser.init(params), "step": jnp.int32(0)}
+
+        return jax.jit(jax.vmap(one))(seeds)
+
+    def compiled(self, count: int, *args: Any) -> Any:
+        """`count` updates of all seeds as one compiled program that reuses the state's memory."""
+        key = (count, str(jax.tree.map(jnp.shape, args)))
+        if key not in self._programs:
+            run = jax.jit(partial(self.run, count), donate_argnums=0)
+            self._programs[key] = run.lower(*args).compile()
+        return self._programs[key]
+
+    def run(self, count: int, state: Any, seeds: Any, data: Data, weight: Any, cond: Any) -> tuple[Any, Any]:
+        """`count` updates of every seed: (state, traces [S, count])."""
+
+        def one(pair: Any) -> tuple[Any, Any]:
+            state, seed = pair
+            return jax.lax.scan(partial(self.update, seed, data, weight, cond), state, length=count)
+
+        return jax.vmap(one)((state, seeds)) if self.batching == "vmap" else jax.lax.map(one, (state, seeds))
+
+    def update(self, seed: Any, data: Data, weight: Any, cond: Any, state: Any, _: None) -> tuple[Any, Any]:
+        """One gradient update of one seed."""
+        index, rng = draw(seed, state["step"], len(data.obs), self.config.batch)
+        actions, valid = gather(data, index, self.policy.horizon)
+        batch = Batch(data.obs[index], actions, valid, None if cond is None else cond[index])
+        w = weight[index]
+        loss, gradient = jax.value_and_grad(lambda p: weighted_mean(w, self.policy.loss(p, batch, rng)))(
+            state["params"]
+        )
+        change, optimiser = self.optimiser.update(gradient, state["optimiser"], state["params"])
+        params = optax.apply_updates(state["params"], change)
+        step = state["step"]
+        decay = jnp.minimum(self.config.ema, (1.0 + step) / (10.0 + step))
+        ema = jax.tree.map(lambda old, new: decay * old + (1 - decay) * new, state["ema"], params)
+        trace = {
+            "loss": loss,
+            "grad_norm": optax.tree.norm(gradient),
+            "ess_fraction": jnp.sum(w) ** 2 / (len(w) * jnp.sum(w * w) + 1e-6),
+            "learning_rate": self.schedule(step),
+        }
+        return {"params": params, "ema": ema, "optimiser": optimiser, "step": step + 1}, trace
+
+
+def _summary(traces: dict[str, Any], step: int, seeds: Sequence[int]) -> dict[str, float]:
+    """Means over an interval and the seeds; stops at the first number that is not finite."""
+    traces = {name: np.asarray(trace) for name, trace in traces.items()}
+    broken = ~np.isfinite(traces["loss"]) | ~np.isfinite(traces["grad_norm"])
+    if broken.any():
+        update = int(np.argmax(broken.any(0)))
+        seed = seeds[int(np.argmax(broken[:, update]))]
+        raise InputError(
+            f"training stopped at update {step + update + 1} (seed {seed}): the loss is not finite; "
+            "lower the learning rate or look for outliers in the data"
+        )
+    return {name: float(trace.mean()) for name, trace in traces.items()}
+
+
+def _checked(data: Data, columns: Columns, seeds: Sequence[int]) -> tuple[Any, Any]:
+    """Columns as device arrays (weight [N] f32, cond [N,C] f32 | None)."""
+    if not seeds or len(set(seeds)) != len(seeds) or not all(0 <= seed < 2**32 for seed in seeds):
+        raise InputError(f"seeds={list(seeds)} must be different numbers between 0 and 2^32 - 1, at least one")
+    count, weight = len(data.obs), np.asarray(columns.weight, np.float32)
+    if weight.shape != (count,):
+        raise InputError(f"weights have shape {weight.shape}, the dataset {count} samples: compute the columns again")
+    if not (np.isfinite(weight).all() and (weight >= 0).all()):
+        raise InputError("weights must be finite and not negative: check the agent's settings and the values")
+    if not weight.any():
+        raise InputError(
+            "the method keeps no sample of the dataset: choose another method or threshold, or check the values"
+        )
+    if columns.cond is None:
+        return jnp.asarray(weight), None
+    cond = np.asarray(columns.cond, np.float32)
+    if cond.ndim != 2 or len(cond) != count or cond.shape[1] < 1 or not np.isfinite(cond).all():
+        raise InputError(
+            f"conditions have shape {cond.shape}, expected [{count}, C], finite: compute the columns again"
+        )
+    return jnp.asarray(weight), jnp.asarray(cond)
+
+
+def _fingerprint(*arrays: Any) -> str:
+    """SHA-256 over what is trained on."""
+    digest = hashlib.sha256()
+    for leaf in jax.tree.leaves(arrays):
+        digest.update(f"{leaf.dtype}{leaf.shape}".encode())
+        digest.update(np.ascontiguousarray(leaf).tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,154 @@
+"""One scripted expert a task: a sequence of phases, read top to bottom.
+
+A phase names where the hand heads, whether it is open, and how long it stays there; `envs.recording` plays it.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from envs.operator import CLOSE, OPEN, Style
+from envs.simulation import Simulation
+
+BIN_CENTRES = {"milk": (0.0025, 0.1575), "bread": (0.1975, 0.1575), "cereal": (0.0025, 0.4025), "can": (0.1975, 0.4025)}
+
+
+@dataclass(frozen=True)
+class Thing:
+    """The object to be grasped."""
+
+    body: str  # MuJoCo body
+    grasp_height: float = 0.0  # m above the body's origin at which the fingers close
+    top: float = 0.02  # m, the body's top above its origin
+    symmetry: float | None = np.pi / 2  # rad after which its outline repeats; None if round
+    closing: float = 0.0  # rad, direction in the body's frame along which the fingers close
+
+
+THINGS = {
+    "lift": Thing("cube_main"),
+    "stack": Thing("cubeA_main"),
+    "can": Thing("Can_main", 0.01, 0.04, None),
+    "bread": Thing("Bread_main", 0.0, 0.025),
+    "cereal": Thing("Cereal_main", 0.04, 0.075, np.pi, np.pi / 2),
+    "milk": Thing("Milk_main", 0.045, 0.08),
+}
+
+
+@dataclass
+class Workspace:
+    """What an expert sees while it plays: the scene, its style and what it remembers."""
+
+    simulation: Simulation
+    style: Style
+    anchor: np.ndarray = field(default_factory=lambda: np.zeros(3))  # [3] m, the hand when the phase began
+    carried: np.ndarray = field(default_factory=lambda: np.zeros(3))  # [3] m, hand minus object at that moment
+    grasped_at: float = 0.0  # m, height of the hand when it closed
+    miss: np.ndarray = field(default_factory=lambda: np.zeros(3))  # [3] m, error of the next grasp
+
+    @property
+    def thing(self) -> Thing:
+        return THINGS[self.simulation.task.name]
+
+    @property
+    def object(self) -> np.ndarray:
+        return self.simulation.data.body(self.thing.body).xpos.copy()
+
+    @property
+    def grasp_point(self) -> np.ndarray:
+        return self.object + [0, 0, self.thing.grasp_height] + self.style.grasp_offset + self.miss
+
+    def grasp_yaw(self, yaw: float) -> float:
+        """Direction for the fingers: the object's nearest equivalent to the present `yaw` [rad]."""
+        symmetry = self.thing.symmetry
+        if symmetry is None:
+            return float(yaw)
+        axis = self.simulation.data.body(self.thing.body).xmat.reshape(3, 3)[:, 0]
+        wanted = np.arctan2(axis[1], axis[0]) + self.thing.closing
+        return float(yaw + (wanted - yaw + symmetry / 2) % symmetry - symmetry / 2)
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One stretch of an expert's motion."""
+
+    name: str
+    goal: Callable[[Workspace], np.ndarray]  # position [3] in m that the hand heads for, read at every step
+    grip: float  # OPEN or CLOSE
+    pace: float = 1.0  # share of the operator's speed
+    dwell: Callable[[Style], float] = lambda style: 0.0  # s spent at the goal
+
+
+def _above_object(scene: Workspace) -> np.ndarray:
+    height = scene.thing.top + scene.style.hover
+    return scene.object + [0, 0, height] + scene.style.approach_offset
+
+
+def _in_place(scene: Workspace) -> np.ndarray:
+    return scene.anchor
+
+
+def _raised(scene: Workspace) -> np.ndarray:
+    return scene.anchor + [0, 0, scene.style.raise_height]
+
+
+def _clear_of_walls(scene: Workspace) -> np.ndarray:
+    return np.append(scene.anchor[:2], scene.grasped_at + 0.12 + scene.style.raise_height)
+
+
+def _over_bin(scene: Workspace) -> np.ndarray:
+    return np.append(BIN_CENTRES[scene.simulation.task.name] + scene.carried[:2], scene.anchor[2])
+
+
+def _into_bin(scene: Workspace) -> np.ndarray:
+    return np.append(scene.anchor[:2], scene.grasped_at + 0.015)
+
+
+def _over_base(scene: Workspace) -> np.ndarray:
+    base = scene.simulation.data.body("cubeB_main").xpos
+    return np.append(base[:2] + scene.carried[:2], scene.anchor[2])
+
+
+def _onto_base(scene: Workspace) -> np.ndarray:
+    base = scene.simulation.data.body("cubeB_main").xpos
+    return np.append(base[:2] + scene.carried[:2], base[2] + 0.045 + scene.carried[2] + 0.002)
+
+
+APPROACH = Phase("approach", _above_object, OPEN)
+DESCEND = Phase("descend", lambda scene: scene.grasp_point, OPEN, pace=0.6)
+GRASP = Phase("grasp", _in_place, CLOSE, dwell=lambda style: style.close_seconds)
+RELEASE = Phase("release", _in_place, OPEN, dwell=lambda style: 0.5)
+WITHDRAW = Phase("withdraw", _raised, OPEN)
+
+LIFT = (APPROACH, DESCEND, GRASP, Phase("raise", _raised, CLOSE, pace=0.6))
+STACK = (
+    APPROACH,
+    DESCEND,
+    GRASP,
+    Phase("raise", _raised, CLOSE),
+    Phase("transport", _over_base, CLOSE, pace=0.6),
+    Phase("lower", _onto_base, CLOSE, pace=0.45),
+    RELEASE,
+    WITHDRAW,
+)
+PICK_PLACE = (
+    APPROACH,
+    DESCEND,
+    GRASP,
+    Phase("raise", _clear_of_walls, CLOSE),
+    Phase("transport", _over_bin, CLOSE, pace=1.2),
+    Phase("lower", _into_bin, CLOSE),
+    RELEASE,
+    WITHDRAW,
+)
+
+SPEEDS = {"lift": 0.06, "stack": 0.09, "can": 0.16, "bread": 0.16, "cereal": 0.16, "milk": 0.16}  # m/s, median
+
+EXPERTS: dict[str, tuple[Phase, ...]] = {
+    "lift": LIFT,
+    "can": PICK_PLACE,
+    "bread": PICK_PLACE,
+    "cereal": PICK_PLACE,
+    "milk": PICK_PLACE,
+    "stack": STACK,
+}

@@ -1,0 +1,138 @@
+"""Adds camera frames to a dataset: `python -m envs.render <dataset> cameras=[agentview] fps=4 size=64`."""
+
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import h5py
+import numpy as np
+from omegaconf import MISSING
+from tqdm import tqdm
+
+from envs.camera import WORKSPACE, Camera, frame_interval
+from envs.modelfile import compiled
+from envs.workers import Workers
+from wvm_rl.cli import run
+from wvm_rl.data.episodes import Dataset, write_frames
+from wvm_rl.errors import InputError
+from wvm_rl.files import atomic
+
+
+@dataclass
+class RenderConfig:
+    """Frames to be added to a dataset from its states."""
+
+    dataset: str = MISSING  # path of the HDF5 file, ours or robomimic's; the first argument may omit `dataset=`
+    cameras: list[str] = field(default_factory=lambda: [WORKSPACE])  # "workspace" or cameras of the model
+    fps: int = 4  # frames a second, a divisor of 20; other cameras in the file follow to this rate
+    size: int = 64  # pixels a side
+    workers: int | None = None  # processes; null: one a core
+
+    def __post_init__(self):
+        frame_interval(self.fps)
+        if not self.cameras:
+            raise InputError(f"cameras=[] names no camera: try cameras=[{WORKSPACE}]")
+        if "step" in self.cameras or len(set(self.cameras)) < len(self.cameras):
+            raise InputError(f"cameras={self.cameras} must differ from each other and from `step`")
+        if self.workers is not None and self.workers < 1:
+            raise InputError(f"workers={self.workers} must be at least 1")
+        for name in self.cameras:
+            Camera(name, self.size)
+
+
+def render(config: RenderConfig) -> Path:
+    """Renders the cameras of every episode and puts the file with them in the old one's place, whole or not at all.
+
+    Equal datasets give equal bytes, whatever the number of workers.
+
+    Raises:
+        InputError: no such dataset or camera, an episode without states or model, no OpenGL.
+    """
+    path = Path(config.dataset).expanduser()
+    dataset = Dataset(path)
+    jobs = [_job(dataset, index, config) for index in range(len(dataset))]
+    count = min(config.workers or os.cpu_count() or 1, len(jobs))
+    with (
+        tqdm(total=len(jobs), desc=f"rendering {path.name}", unit="ep") as bar,
+        Workers(_renderer, (str(path),), count) as workers,
+        atomic(path) as partial,
+        h5py.File(path, "r") as source,
+        h5py.File(partial, "w", libver="earliest") as target,
+    ):
+        _copy(source, target, without=("frames",))
+        finished, due = {}, 0
+        for job, frames in workers.map(jobs):
+            finished[job.index] = frames
+            while due in finished:  # written in the episodes' order
+                write_frames(target[f"data/{jobs[due].demo}"], finished.pop(due), jobs[due].steps)
+                due += 1
+            bar.update()
+    return path
+
+
+@dataclass
+class Job:
+    """The pictures to take of one episode."""
+
+    index: int
+    demo: str  # its group in the file
+    sizes: dict[str, int]  # camera -> pixels a side
+    steps: np.ndarray  # [F] i32, control steps
+
+
+def _job(dataset: Dataset, index: int, config: RenderConfig) -> Job:
+    """Asks for the configured cameras and for those in the file: all share one rate."""
+    with h5py.File(dataset.path, "r") as file:
+        demo = sorted(file["data"], key=lambda name: int(name.split("_")[1]))[index]
+        group = file[f"data/{demo}"]
+        if "states" not in group or "model_file" not in group.attrs:
+            raise InputError(f"{dataset.path}: {demo} has no states or no model_file, so it cannot be rendered")
+        interval = frame_interval(config.fps)
+        steps = np.arange(0, len(group["states"]), interval, dtype=np.int32)
+        present = {camera: value.shape[1] for camera, value in group.get("frames", {}).items() if camera != "step"}
+    return Job(index, demo, present | dict.fromkeys(config.cameras, config.size), steps)
+
+
+def _renderer(path: str) -> Callable[[Job], dict[str, np.ndarray]]:
+    """Builds a worker's answer: job -> camera -> frames [F, size, size, 3] u8."""
+    cameras: dict[tuple[str, int], Camera] = {}
+
+    def answer(job: Job) -> dict[str, np.ndarray]:
+        with h5py.File(path, "r") as file:
+            group = file[f"data/{job.demo}"]
+            model, states = compiled(str(group.attrs["model_file"])), group["states"][()][job.steps]
+        frames = {}
+        for name, size in sorted(job.sizes.items()):
+            camera = cameras.setdefault((name, size), Camera(name, size))
+            frames[name] = np.stack([camera(model, state) for state in states])
+        return frames
+
+    return answer
+
+
+def _copy(source: h5py.Group, target: h5py.Group, without: tuple[str, ...]) -> None:
+    """Copies attributes and members, leaving out groups of a name at any depth."""
+    for name, value in source.attrs.items():
+        target.attrs[name] = value
+    for name, member in source.items():
+        if name in without:
+            continue
+        if isinstance(member, h5py.Group):
+            _copy(member, target.create_group(name), without)
+        else:
+            source.copy(member, target, name=name)
+
+
+def main() -> None:
+    if len(sys.argv) > 1 and "=" not in sys.argv[1] and not sys.argv[1].startswith("-"):
+        escaped = sys.argv[1].replace("\\", "\\\\").replace("'", "\\'")
+        sys.argv[1] = f"dataset='{escaped}'"
+    run(lambda config: print(render(config)), RenderConfig, {})
+
+
+if __name__ == "__main__":
+    from envs.render import main as importable  # workers look classes up by module name, which `__main__` hides
+
+    importable()

@@ -1,0 +1,250 @@
+"""Rollouts of a policy from a bank of initial states, spread over worker processes."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+import numpy as np
+from tqdm import tqdm
+
+from envs.bank import Bank
+from envs.tasks import CONTROL_FREQUENCY, POLICY_KEYS, TaskConfig
+from envs.workers import Workers
+from wvm_rl.errors import InputError
+
+# (observations [B, O] f32, rollout [B] i64, control step [B] i64) -> actions [B, E, 7], E of which are executed.
+Act = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
+MAX_LIVE = 8  # simulations a worker may hold, 110 MB each
+
+
+@dataclass
+class Recording:
+    """States of one rollout, from which `envs.video` renders it."""
+
+    model_file: str
+    states: np.ndarray  # [T + 1, S] f64
+    actions: np.ndarray  # [T, 7] f32
+
+
+@dataclass
+class Job:
+    """What a worker needs to know of the rollouts."""
+
+    task: TaskConfig
+    keys: tuple[str, ...]
+    horizon: int  # control steps
+    record: frozenset[int]
+
+
+def rollouts(
+    task: TaskConfig,
+    bank: Bank,
+    act: Act,
+    count: int,
+    workers: int,
+    *,
+    keys: Iterable[str] = POLICY_KEYS,
+    horizon: int | None = None,
+    record: Iterable[int] = (),
+    rows: int = 16,
+    live: int = 4,
+    timeout: float = 600,
+) -> tuple[list[dict], dict[int, Recording]]:
+    """Runs rollouts 0 .. count-1, each until success or `horizon` control steps (default: the task's).
+
+    Rollout i starts from entry i of the bank (modulo its length). Its observations stand in row i % rows of a policy
+    call of always `rows` rows, so that its result depends neither on the number of workers nor on other rollouts,
+    provided `act` treats its rows alike, and draws noise from (rollout, control step) alone.
+
+    Args:
+        act: the policy; rows that stand for no rollout hold zeros.
+        keys: observation keys, concatenated in that order.
+        record: rollouts whose states are returned.
+        live: simulations a worker runs in turn, at most 8.
+
+    Returns:
+        One row a rollout, in order: rollout, bank (entry), success, success_in_budget, seconds (to success, NaN if
+        none), steps. And the recordings by rollout.
+
+    Raises:
+        InputError: unknown observation key, actions of the wrong shape, or a worker died.
+    """
+    if count < 1:
+        raise InputError(f"rollouts={count} must be at least 1")
+    if not 1 <= live <= MAX_LIVE:
+        raise InputError(f"live={live} simulations a worker must lie in [1, {MAX_LIVE}]")
+    workers = min(workers, count)
+    live = min(live, -(-count // workers))
+    job = Job(task, tuple(keys), horizon or task.horizon, frozenset(record))
+    schedule = _Schedule(task, bank, count)
+    bar = tqdm(total=count, desc=f"rollouts of {task.name}", unit="rollout")
+    with bar, Workers(performer, (job,), workers, timeout) as pool:
+        for worker in range(workers):
+            pool.send(worker, {slot: schedule.start() for slot in range(live)})
+        while schedule.active:
+            heard = [pool.receive()]
+            while pool.waiting():
+                heard.append(pool.receive())
+            reports = {(worker, slot): report for worker, answer in heard for slot, report in answer.items()}
+            running = {report.rollout: report for report in reports.values() if not report.done}
+            actions = call(act, running, rows)
+            for worker, answer in heard:
+                orders = {}
+                for slot, report in answer.items():
+                    if report.done:
+                        schedule.finish(report)
+                        bar.update()
+                        bar.set_postfix(success=f"{schedule.success_rate:.2f}", refresh=False)
+                        orders[slot] = schedule.start()
+                    else:
+                        orders[slot] = actions[report.rollout]
+                orders = {slot: order for slot, order in orders.items() if order is not None}
+                if orders:
+                    pool.send(worker, orders)
+    return schedule.table(), schedule.recordings
+
+
+@dataclass
+class Start:
+    """An order to begin a rollout."""
+
+    rollout: int
+    model_file: str
+    state: np.ndarray
+
+
+@dataclass
+class Report:
+    """Where a rollout stands."""
+
+    rollout: int
+    step: int  # control steps executed
+    observation: np.ndarray  # [O] f32
+    success: bool
+    done: bool
+    recording: Recording | None = None
+
+
+@dataclass
+class _Schedule:
+    """Which rollouts are still to start, which run, and what came of the others."""
+
+    task: TaskConfig
+    bank: Bank
+    count: int
+    started: int = 0
+    active: int = 0
+    reports: dict[int, Report] = field(default_factory=dict)
+
+    def start(self) -> Start | None:
+        if self.started == self.count:
+            return None
+        entry = self.started % len(self.bank)
+        order = Start(self.started, self.bank.model_files[entry], self.bank.states[entry])
+        self.started += 1
+        self.active += 1
+        return order
+
+    def finish(self, report: Report) -> None:
+        self.reports[report.rollout] = report
+        self.active -= 1
+
+    @property
+    def success_rate(self) -> float:
+        return float(np.mean([report.success for report in self.reports.values()]))
+
+    @property
+    def recordings(self) -> dict[int, Recording]:
+        return {number: report.recording for number, report in sorted(self.reports.items()) if report.recording}
+
+    def table(self) -> list[dict]:
+        return [
+            {
+                "rollout": number,
+                "bank": number % len(self.bank),
+                "success": report.success,
+                "success_in_budget": report.success and report.step <= self.task.budget,
+                "seconds": report.step / CONTROL_FREQUENCY if report.success else float("nan"),
+                "steps": report.step,
+            }
+            for number, report in sorted(self.reports.items())
+        ]
+
+
+def call(act: Act, running: dict[int, Report], rows: int) -> dict[int, np.ndarray]:
+    """Asks the policy for the running rollouts' actions: rollout i in row i % rows, as few calls as that allows."""
+    actions, left = {}, sorted(running)
+    while left:
+        batch: dict[int, int] = {}  # row -> rollout
+        for rollout in left:
+            batch.setdefault(rollout % rows, rollout)
+        first = running[left[0]].observation
+        observations = np.zeros((rows, len(first)), np.float32)
+        rollout_index, step = np.zeros(rows, np.int64), np.zeros(rows, np.int64)
+        for row, rollout in batch.items():
+            observations[row] = running[rollout].observation
+            rollout_index[row], step[row] = rollout, running[rollout].step
+        chunk = np.asarray(act(observations, rollout_index, step), np.float32)
+        if chunk.ndim != 3 or len(chunk) != rows or chunk.shape[1] < 1 or not np.isfinite(chunk).all():
+            raise InputError(f"the policy gave actions of shape {chunk.shape} or not finite: need [{rows}, E, A]")
+        actions |= {rollout: chunk[row] for row, rollout in batch.items()}
+        left = [rollout for rollout in left if rollout not in actions]
+    return actions
+
+
+def performer(job: Job):
+    """Builds a worker's answer: {slot: Start or actions [E, A]} -> {slot: Report}."""
+    from envs.simulation import Simulation
+
+    slots: dict[int, _Slot] = {}
+
+    def answer(orders: dict[int, Start | np.ndarray | None]) -> dict[int, Report]:
+        reports = {}
+        for slot, order in orders.items():
+            if order is None:
+                continue
+            if slot not in slots:
+                slots[slot] = _Slot(job, Simulation(job.task))
+            stage = slots[slot]
+            reports[slot] = stage.start(order) if isinstance(order, Start) else stage.execute(order)
+        return reports
+
+    return answer
+
+
+class _Slot:
+    """One live simulation of a worker and the rollout that it is in."""
+
+    def __init__(self, job: Job, simulation):
+        self.job, self.simulation = job, simulation
+
+    def start(self, order: Start) -> Report:
+        self.rollout, self.step = order.rollout, 0
+        self.simulation.restore(order.model_file, order.state)
+        self.states, self.actions = [self.simulation.state], []
+        return self._report()
+
+    def execute(self, actions: np.ndarray) -> Report:
+        for action in actions:
+            self.simulation.step(action)
+            self.step += 1
+            if self.rollout in self.job.record:
+                self.states.append(self.simulation.state)
+                self.actions.append(action)
+            if self._done:
+                break
+        return self._report()
+
+    @property
+    def _done(self) -> bool:
+        return self.step > 0 and (self.simulation.success or self.step >= self.job.horizon)
+
+    def _report(self) -> Report:
+        known = self.simulation.observations
+        unknown = [key for key in self.job.keys if key not in known]
+        if unknown:
+            raise InputError(f"unknown observation keys {unknown}: choose from {', '.join(sorted(known))}")
+        observation = np.concatenate([known[key].ravel() for key in self.job.keys]).astype(np.float32)
+        recording = None
+        if self._done and self.rollout in self.job.record:
+            recording = Recording(self.simulation.model_file, np.stack(self.states), np.stack(self.actions))
+        return Report(self.rollout, self.step, observation, self.simulation.success, self._done, recording)

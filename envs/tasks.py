@@ -1,0 +1,97 @@
+"""The six manipulation tasks of PAPER.md's RoboSuite benchmark, on a Panda at 20 Hz."""
+
+from dataclasses import dataclass, field
+
+CONTROL_FREQUENCY = 20  # Hz, control steps a second
+POLICY_KEYS = ("robot0_eef_pos", "robot0_eef_quat", "robot0_gripper_qpos", "object")  # the state observation, in order
+
+
+@dataclass
+class TaskConfig:
+    """A manipulation task: which simulation, what to say, how long it may take."""
+
+    name: str
+    environment: str  # robosuite environment class
+    instruction: str
+    expert_steps: int  # mean length of the scripted expert in control steps, frozen (see envs/README.md)
+    options: dict = field(default_factory=dict)  # further arguments of the robosuite environment
+
+    @property
+    def horizon(self) -> int:
+        """Control steps after which a rollout counts as failed: 2.5 expert lengths."""
+        return round(2.5 * self.expert_steps)
+
+    @property
+    def budget(self) -> int:
+        """Control steps within which a success is `in budget`: 1.5 expert lengths."""
+        return round(1.5 * self.expert_steps)
+
+
+@dataclass
+class Lift(TaskConfig):
+    """Lift a cube off the table."""
+
+    name: str = "lift"
+    environment: str = "Lift"
+    instruction: str = "lift the red cube off the table"
+    expert_steps: int = 205
+
+
+@dataclass
+class Can(TaskConfig):
+    """Pick up a soda can and place it in its bin."""
+
+    name: str = "can"
+    environment: str = "PickPlaceCan"
+    instruction: str = "pick up the can and place it in the front right bin"
+    expert_steps: int = 290
+
+
+@dataclass
+class Bread(TaskConfig):
+    """Pick up a loaf of bread and place it in its bin."""
+
+    name: str = "bread"
+    environment: str = "PickPlaceBread"
+    instruction: str = "pick up the bread and place it in its bin"
+    expert_steps: int = 240
+
+
+@dataclass
+class Cereal(TaskConfig):
+    """Pick up a cereal box and place it in its bin."""
+
+    name: str = "cereal"
+    environment: str = "PickPlaceCereal"
+    instruction: str = "pick up the cereal box and place it in its bin"
+    expert_steps: int = 285
+
+
+@dataclass
+class Milk(TaskConfig):
+    """Pick up a milk carton and place it in its bin."""
+
+    name: str = "milk"
+    environment: str = "PickPlaceMilk"
+    instruction: str = "pick up the milk carton and place it in its bin"
+    expert_steps: int = 260
+
+
+@dataclass
+class Stack(TaskConfig):
+    """Stack the red cube on the green one."""
+
+    name: str = "stack"
+    environment: str = "Stack"
+    instruction: str = "stack the red cube on the green cube"
+    expert_steps: int = 230
+
+
+TASKS: dict[str, type[TaskConfig]] = {
+    "lift": Lift,
+    "can": Can,
+    "bread": Bread,
+    "cereal": Cereal,
+    "milk": Milk,
+    "stack": Stack,
+}

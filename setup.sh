@@ -1,0 +1,37 @@
+#!/usr/bin/env bash
+# Makes .venv with the tested versions and checks what rendering needs. Safe to run again.
+set -euo pipefail
+cd "$(dirname "$0")"
+
+python=""
+for candidate in "${PYTHON:-}" python3.11 python3.12 python3; do
+  if [ -n "$candidate" ] && "$candidate" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))' 2>/dev/null; then
+    python=$candidate
+    break
+  fi
+done
+[ -n "$python" ] || { echo "error: needs Python 3.11 or 3.12; install one, or name it: PYTHON=/path/to/python bash setup.sh" >&2; exit 2; }
+
+missing=()
+have_library() { "$python" -c "import ctypes, sys; ctypes.CDLL(sys.argv[1])" "$1" 2>/dev/null; }
+have_library libEGL.so.1 || missing+=(libegl1)
+have_library libEGL_mesa.so.0 || [ -e /dev/nvidiactl ] || missing+=(libegl-mesa0 libgl1-mesa-dri)
+command -v cc >/dev/null || missing+=(build-essential)  # robosuite's evdev is built from source
+[ -e "$("$python" -c 'import sysconfig; print(sysconfig.get_path("include"))')/Python.h" ] || missing+=("$(basename "$(readlink -f "$(command -v "$python")")")-dev")
+if [ ${#missing[@]} -gt 0 ]; then
+  if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+    echo "installing system packages: ${missing[*]}"
+    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq "${missing[@]}" >/dev/null
+  else
+    echo "error: system packages are missing; run: sudo apt-get install ${missing[*]}" >&2
+    exit 2
+  fi
+fi
+
+if ! [ -e .venv/installed ] || ! cmp -s requirements.txt .venv/installed; then
+  [ -x .venv/bin/python ] || "$python" -m venv .venv
+  echo "installing Python packages into .venv (about 2 GB, a few minutes)"
+  .venv/bin/pip install -q --disable-pip-version-check -r requirements.txt
+  cp requirements.txt .venv/installed
+fi
+echo "ready: .venv has $(.venv/bin/python --version)"

@@ -1,0 +1,25 @@
+"""What several tests share: simulation is slow, so episodes are collected once a session."""
+
+import ctypes.util
+from pathlib import Path
+
+import pytest
+
+from envs.collect import CollectConfig, collect
+from envs.recipes import RECIPES
+from envs.tasks import TASKS
+
+needs_egl = pytest.mark.skipif(ctypes.util.find_library("EGL") is None, reason="libEGL is not installed")
+
+
+def lift_config(root: Path, **settings) -> CollectConfig:
+    """Two short expert episodes of lift; without frames where there is no OpenGL."""
+    fps = 4 if ctypes.util.find_library("EGL") else 0
+    settings = {"episodes": 2, "fps": fps, "workers": 1} | settings
+    return CollectConfig(env=TASKS["lift"](), recipe=RECIPES["expert"](), root=str(root), **settings)
+
+
+@pytest.fixture(scope="session")
+def lift_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Path of two expert episodes of lift. Read only: copy it to change it."""
+    return collect(lift_config(tmp_path_factory.mktemp("lift")))

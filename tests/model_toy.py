@@ -1,0 +1,64 @@
+"""A toy world for the model's tests: a square that crosses the image, and presets that train in seconds."""
+
+import numpy as np
+
+from wvm_rl.data.windows import Film
+from wvm_rl.model.fit import FitConfig
+from wvm_rl.model.presets import TinyConfig
+from wvm_rl.model.stages import Corpus, StagesConfig
+from wvm_rl.model.text import ByteTextConfig
+from wvm_rl.model.value_dit import ValueConfig
+from wvm_rl.model.wan.transformer import TransformerConfig
+from wvm_rl.model.wan.vae import VaeConfig
+
+
+def film(seed: int, size: int = 16, instruction: int = 0) -> Film:
+    """A bright square that moves from left to right at its own speed and height."""
+    rng = np.random.default_rng(seed)
+    length, side, top = int(rng.integers(10, 16)), size // 4, int(rng.integers(0, size - size // 4))
+    frames = np.full((length, size, size, 3), 40, np.uint8)
+    for index, left in enumerate(np.linspace(0, size - side, length).round().astype(int)):
+        frames[index, top : top + side, left : left + side, instruction % 3] = 230
+    return Film(frames, np.linspace(0, 1, length, dtype=np.float32), instruction)
+
+
+def corpus(episodes: int = 12, size: int = 16) -> Corpus:
+    films = [film(seed, size, seed % 2) for seed in range(episodes)]
+    return Corpus(films[:-4], films[-4:], ["push right", "push it over"], "toy", f"toy-{episodes}-{size}")
+
+
+def preset(size: int = 16) -> TinyConfig:
+    """The same modules at a size that compiles and runs in seconds."""
+    return TinyConfig(
+        size=size,
+        vae=VaeConfig(
+            base_dim=4,
+            decoder_base_dim=4,
+            z_dim=4,
+            dim_mult=[1, 2, 2],
+            num_res_blocks=1,
+            temperal_downsample=[True, True],
+        ),
+        transformer=TransformerConfig(
+            in_channels=4,
+            out_channels=4,
+            num_layers=2,
+            num_attention_heads=2,
+            attention_head_dim=12,
+            ffn_dim=32,
+            text_dim=8,
+            freq_dim=16,
+        ),
+        value=ValueConfig(width=16, cross_heads=2, cross_head_dim=8, ffn_dim=32),
+        text=ByteTextConfig(max_bytes=16, width=8, tokens=2),
+    )
+
+
+def stages(**changes) -> StagesConfig:
+    settings = {
+        "wvm": preset(),
+        "vae": FitConfig(steps=40, batch=2, learning_rate=2e-3, warmup=5, save_every=20),
+        "pool": 256,
+        "model": FitConfig(steps=60, batch=8, learning_rate=2e-3, warmup=5, save_every=20),
+    }
+    return StagesConfig(**{**settings, **changes})

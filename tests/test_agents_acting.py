@@ -1,0 +1,86 @@
+"""Acting: raw units, a switched gripper, and rows that depend on nothing but their own keys."""
+
+import jax
+import numpy as np
+import pytest
+
+from agents.acting import actor
+from agents.chunks import Statistics
+from agents.policies.base import Spec
+from agents.policies.flow import FlowConfig
+from agents.policies.gaussian import GaussianConfig
+from wvm_rl.errors import InputError
+
+STATISTICS = Statistics(
+    obs_mean=np.full(9, 2.0, np.float32),
+    obs_std=np.full(9, 0.5, np.float32),
+    action_mean=np.array([0.1, -0.1, 0.0], np.float32),
+    action_std=np.array([0.3, 0.3, 1.0], np.float32),
+)
+SIZES = {"horizon": 6, "execute": 4, "width": 96, "layers": 2}
+POLICIES = [FlowConfig(**SIZES), GaussianConfig(**SIZES, temperature=1.0)]
+ROWS = 16
+OBS = np.random.default_rng(0).normal(2, 0.5, (ROWS, 9)).astype(np.float32)
+ROLLOUT, STEP = np.arange(ROWS) + 40, np.arange(ROWS) * 10
+
+
+def make(policy, rows=ROWS, cond=1, **more):
+    params = policy.init(jax.random.key(0), Spec(9, 3, cond))
+    params["outer"]["kernel"] = 0.1 * jax.random.normal(jax.random.key(1), params["outer"]["kernel"].shape)
+    return actor(policy, params, STATISTICS, rows, cond=np.ones(cond, np.float32) if cond else None, **more)
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_rows_do_not_depend_on_position_or_company(policy):
+    act = make(policy)
+    expected = act(OBS, ROLLOUT, STEP)
+    assert expected.shape == (ROWS, 4, 3) and expected.dtype == np.float32
+    rng = np.random.default_rng(1)
+    for count in (1, 3, 8, 16):
+        order = rng.permutation(ROWS)[:count]
+        np.testing.assert_array_equal(act(OBS[order], ROLLOUT[order], STEP[order]), expected[order])
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_keys_decide_the_draw(policy):
+    same = np.tile(OBS[:1], (4, 1))
+    draws = make(policy)(same, np.array([0, 0, 1, 0]), np.array([0, 0, 0, 10]))
+    np.testing.assert_array_equal(draws[0], draws[1])
+    assert not np.array_equal(draws[0], draws[2]) and not np.array_equal(draws[0], draws[3])
+    other = make(policy, seed=1)(same, np.zeros(4, int), np.zeros(4, int))
+    assert not np.array_equal(draws[0], other[0])
+
+
+def test_actions_are_raw_clipped_and_the_gripper_switches():
+    policy = GaussianConfig(**SIZES)
+    params = policy.init(jax.random.key(0), Spec(9, 3))
+    bias = np.zeros((2, 6, 3), np.float32)  # mean and log deviation
+    bias[0, :, 0], bias[0, :, 1], bias[0, ::2, 2], bias[0, 1::2, 2] = 1.0, -9.0, 0.2, -0.2
+    params["outer"]["bias"] = bias.ravel()
+    actions = actor(policy, params, STATISTICS, 2)(OBS[:2], ROLLOUT[:2], STEP[:2])
+    np.testing.assert_allclose(actions[..., 0], 0.4, rtol=1e-6)
+    np.testing.assert_array_equal(actions[..., 1], -1.0)
+    np.testing.assert_array_equal(actions[..., 2], [[1, -1, 1, -1]] * 2)
+
+
+@pytest.mark.parametrize(
+    ("obs", "message"),
+    [
+        (OBS[:, :8], r"shape \(16, 8\), the policy was trained on \[B, 9\]"),
+        (np.concatenate([OBS, OBS]), "at most 16"),
+        (np.where(np.arange(ROWS)[:, None] == 3, np.nan, OBS), "rollout 43 is not finite"),
+    ],
+)
+def test_misfits_are_named(obs, message):
+    keys = np.resize(ROLLOUT, len(obs)), np.resize(STEP, len(obs))
+    with pytest.raises(InputError, match=message):
+        make(POLICIES[0])(obs, *keys)
+
+
+def test_a_condition_is_demanded_and_refused():
+    with pytest.raises(InputError, match="condition"):
+        params = POLICIES[0].init(jax.random.key(0), Spec(9, 3, 1))
+        actor(POLICIES[0], params, STATISTICS, 1, cond=np.ones(2, np.float32))
+    with pytest.raises(InputError, match="condition"):
+        params = POLICIES[0].init(jax.random.key(0), Spec(9, 3))
+        actor(POLICIES[0], params, STATISTICS, 1, cond=np.ones(1, np.float32))

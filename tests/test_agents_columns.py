@@ -1,0 +1,128 @@
+"""Extraction methods: weights computed by hand, identities between methods, and refusals."""
+
+import numpy as np
+import pytest
+
+from agents import AGENTS
+from agents.awr import AWRConfig
+from agents.base import Columns, effective_fraction
+from agents.bc import BCConfig
+from agents.filtered_bc import FilteredBCBinaryConfig, FilteredBCPercentileConfig
+from agents.rcp import RCPConfig, quantiles_by_value, returns
+from tests.agents_toy import episodes, values
+from wvm_rl.errors import InputError
+
+TOY = episodes((4, 6))
+VALUES = values(TOY)
+ADVANTAGE = np.array([0.0, 0.05, -0.1, 0.3, 0.02, -0.05, 0.1, 0.0, -0.2, 1e4])
+
+
+def weights(config, advantage=ADVANTAGE):
+    columns = config.columns(advantage, VALUES, TOY)
+    assert columns.weight.dtype == np.float32 and columns.weight.shape == (10,)
+    return columns.weight
+
+
+def test_awr_by_hand():
+    expected = [1, np.exp(0.5), np.exp(-1), 2, np.exp(0.2), np.exp(-0.5), 2, 1, np.exp(-2), 2]
+    np.testing.assert_allclose(weights(AWRConfig(tau=10, clip=2)), expected, rtol=1e-6)
+
+
+def test_filters_by_hand():
+    np.testing.assert_array_equal(weights(FilteredBCBinaryConfig()), [1, 1, 0, 1, 1, 0, 1, 1, 0, 1])
+    np.testing.assert_array_equal(weights(FilteredBCPercentileConfig(keep=0.4)), [0, 1, 0, 1, 0, 0, 1, 0, 0, 1])
+    kept_with_ties = weights(FilteredBCPercentileConfig(keep=0.6))
+    np.testing.assert_array_equal(kept_with_ties, [1, 1, 0, 1, 1, 0, 1, 1, 0, 1])
+    assert weights(FilteredBCPercentileConfig(keep=1e-6)).sum() == 1
+
+
+@pytest.mark.parametrize(
+    ("config", "advantage"),
+    [
+        (AWRConfig(tau=0.0), ADVANTAGE),
+        (FilteredBCPercentileConfig(keep=1.0), ADVANTAGE),
+        (FilteredBCBinaryConfig(), np.abs(ADVANTAGE)),
+        (AWRConfig(), np.full(10, 0.0)),
+    ],
+)
+def test_limits_are_bc_bit_for_bit(config, advantage):
+    np.testing.assert_array_equal(weights(config, advantage), weights(BCConfig(), advantage))
+
+
+def test_only_rcp_conditions():
+    for name, config in AGENTS.items():
+        columns = config().columns(ADVANTAGE, VALUES, TOY)
+        asked = config().act_cond(columns)
+        assert (columns.cond is None) == (asked is None) == (name != "rcp")
+
+
+def test_rcp_ranks_within_similar_value():
+    score = np.array([5.0, 1, 3, 3, 100, 300, 200, 400])
+    value = np.array([0.1, 0.1, 0.1, 0.1, 0.9, 0.9, 0.9, 0.9])
+    expected = [0.875, 0.125, 0.5, 0.5, 0.125, 0.625, 0.375, 0.875]
+    np.testing.assert_allclose(quantiles_by_value(score, value, groups=2), expected)
+    np.testing.assert_allclose(quantiles_by_value(score, value, groups=1)[4:], [0.5625, 0.8125, 0.6875, 0.9375])
+
+
+def test_rcp_asks_for_a_level_that_exists():
+    config = RCPConfig(groups=1, bins=5, ask=1.0)
+    columns = config.columns(ADVANTAGE, VALUES, TOY)
+    assert columns.cond.shape == (10, 1) and columns.cond.dtype == np.float32
+    assert columns.cond.min() == -1 and columns.cond[9] == 1 and config.act_cond(columns) == [1.0]
+    order = np.argsort(ADVANTAGE, kind="stable")
+    assert (np.diff(columns.cond[order, 0]) >= 0).all()
+    constant = config.columns(np.zeros(10), VALUES, TOY)
+    assert config.act_cond(constant) in constant.cond
+
+
+def test_rcp_return_to_go():
+    toy = episodes((3, 4), success=[True, False])
+    np.testing.assert_array_equal(returns(toy), [-2, -1, 0, -7, -6, -5, -4])
+    columns = RCPConfig(condition="return", groups=1, bins=7).columns(np.zeros(7), values(toy), toy)
+    assert columns.cond[:3].min() > columns.cond[3:].max()
+
+
+def test_effective_fraction():
+    assert effective_fraction(np.ones(7)) == pytest.approx(1)
+    assert effective_fraction([1, 0, 0, 0]) == pytest.approx(0.25)
+    assert effective_fraction([2, 1]) == pytest.approx(0.9)
+    assert effective_fraction(np.zeros(3)) == 0
+
+
+@pytest.mark.parametrize(
+    ("advantage", "per_episode", "message"),
+    [
+        (ADVANTAGE[:9], VALUES, r"shape \(9,\), the dataset 10 control steps"),
+        (np.where(np.arange(10) == 3, np.nan, ADVANTAGE), VALUES, "sample 3 is not finite"),
+        (ADVANTAGE, VALUES[:1], "values of 1 episodes do not fit a dataset of 2"),
+        (ADVANTAGE, [VALUES[0], VALUES[1][:5]], "values of episode 1 must be 6 finite numbers"),
+        (ADVANTAGE, [VALUES[0], np.full(6, np.inf)], "values of episode 1 must be 6 finite numbers"),
+    ],
+)
+@pytest.mark.parametrize("name", AGENTS)
+def test_misfits_are_refused(name, advantage, per_episode, message):
+    with pytest.raises(InputError, match=message):
+        AGENTS[name]().columns(advantage, per_episode, TOY)
+
+
+@pytest.mark.parametrize(
+    ("config", "knobs"),
+    [
+        (AWRConfig, {"tau": -1.0}),
+        (AWRConfig, {"clip": 0.0}),
+        (AWRConfig, {"tau": float("nan")}),
+        (FilteredBCPercentileConfig, {"keep": 0.0}),
+        (FilteredBCPercentileConfig, {"keep": 1.1}),
+        (RCPConfig, {"condition": "value"}),
+        (RCPConfig, {"bins": 1}),
+        (RCPConfig, {"ask": 2.0}),
+    ],
+)
+def test_knobs_are_checked(config, knobs):
+    with pytest.raises(InputError, match=f"agent.{next(iter(knobs))}="):
+        config(**knobs)
+
+
+def test_columns_unpack():
+    weight, cond = Columns(np.ones(2))
+    assert cond is None and len(weight) == 2

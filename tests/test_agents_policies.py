@@ -1,0 +1,113 @@
+"""What the policies learn on data whose answer is known."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from agents.base import Columns
+from agents.policies.base import Spec
+from agents.policies.flow import FlowConfig
+from agents.policies.gaussian import GaussianConfig
+from agents.rcp import RCPConfig
+from agents.trainer import TrainerConfig, train
+from tests.agents_toy import single_steps
+from wvm_rl.errors import InputError
+
+SMALL = {"horizon": 1, "execute": 1, "width": 64, "layers": 1}
+CONFIG = TrainerConfig(updates=400, batch=128, interval=400, learning_rate=3e-3, warmup=50, ema=0.99)
+RNG = np.random.default_rng(0)
+MODES = np.where(RNG.random(2000) < 0.5, -1.0, 1.0)
+NOISE = 0.1 * RNG.normal(size=(2000, 2))
+
+
+def fit(policy, obs, actions, columns=None):
+    data, statistics = single_steps(obs, actions)
+    columns = columns or Columns(np.ones(len(obs), np.float32))
+    return train(policy, data, statistics, columns, CONFIG, (0,), progress=False).seed(0)
+
+
+def bimodal():
+    """Actions near (-1, -obs) or (+1, obs), half each."""
+    obs = RNG.uniform(-1, 1, (2000, 1))
+    return obs, np.stack([MODES, MODES * obs[:, 0]], 1) + NOISE
+
+
+def test_flow_keeps_both_modes():
+    obs, actions = bimodal()
+    policy = FlowConfig(**SMALL)
+    asked = jnp.full((500, 1), 0.7)
+    samples = np.asarray(policy.sample(fit(policy, obs, actions), asked, jax.random.key(1)))[:, 0]
+    share = (samples[:, 0] > 0).mean()
+    assert 0.35 < share < 0.65
+    for mode in (-1, 1):
+        near = samples[np.sign(samples[:, 0]) == mode]
+        np.testing.assert_allclose(near.mean(0), [mode, 0.7 * mode], atol=0.12)
+        assert near.std(0).max() < 0.35
+
+
+def test_gaussian_fits_a_linear_map_and_its_noise():
+    obs = RNG.normal(size=(2000, 3))
+    matrix = np.array([[1.0, 0.5], [-0.5, 0.2], [0.0, 1.0]])
+    policy = GaussianConfig(**SMALL, min_std=0.02)
+    params = fit(policy, obs, obs @ matrix + 2 * NOISE)
+    asked = 0.5 * RNG.normal(size=(400, 3))
+    mean = np.asarray(policy.sample(params, jnp.asarray(asked, jnp.float32), jax.random.key(0)))[:, 0]
+    assert np.sqrt(np.mean((mean - asked @ matrix) ** 2)) < 0.1
+    noisy = GaussianConfig(**SMALL, min_std=0.02, temperature=1.0)
+    drawn = np.asarray(noisy.sample(params, jnp.asarray(asked, jnp.float32), jax.random.key(0)))[:, 0]
+    assert 0.15 < (drawn - mean).std() < 0.25
+
+
+def test_rcp_acts_like_the_better_mode():
+    policy = FlowConfig(**SMALL)
+    obs, actions = bimodal()
+    config = RCPConfig(groups=1, bins=2)
+    cond = (2 * (MODES > 0) - 1.0).astype(np.float32)[:, None]
+    columns = Columns(np.ones(2000, np.float32), cond)
+    params = fit(policy, obs, actions, columns)
+    best = jnp.broadcast_to(config.act_cond(columns), (300, 1))
+    asked = jnp.full((300, 1), -0.5)
+    good = np.asarray(policy.sample(params, asked, jax.random.key(0), best))[:, 0]
+    bad = np.asarray(policy.sample(params, asked, jax.random.key(0), -best))[:, 0]
+    np.testing.assert_allclose(good.mean(0), [1, -0.5], atol=0.15)
+    np.testing.assert_allclose(bad.mean(0), [-1, 0.5], atol=0.15)
+    assert (good[:, 0] > 0).mean() > 0.97
+
+
+def test_guidance_mixes_with_the_unconditioned_velocity():
+    policy = FlowConfig(**SMALL, steps=1)
+    params = policy.init(jax.random.key(0), Spec(2, 2, cond=1))
+    params["outer"]["kernel"] = jax.random.normal(jax.random.key(1), (64, 2))
+    obs, cond, rng = jnp.ones((3, 2)), jnp.ones((3, 1)), jax.random.key(2)
+    known, unknown = policy.sample(params, obs, rng, cond), policy.sample(params, obs, rng)
+    guided = policy.sample(params, obs, rng, cond, guidance=3.0)
+    np.testing.assert_allclose(guided, unknown + 3 * (known - unknown), rtol=1e-4, atol=1e-4)
+    with pytest.raises(InputError, match=r"guidance=3\.0 needs policy=flow"):
+        GaussianConfig(**SMALL).sample(params, obs, rng, cond, 3.0)
+
+
+@pytest.mark.parametrize(
+    "policy", [FlowConfig(horizon=5, execute=5, width=16), GaussianConfig(horizon=5, execute=5, width=16)]
+)
+@pytest.mark.parametrize("cond", [0, 2])
+def test_shapes(policy, cond):
+    params = policy.init(jax.random.key(0), Spec(obs=3, action=7, cond=cond))
+    asked = jnp.ones((4, cond)) if cond else None
+    assert policy.sample(params, jnp.ones((4, 3)), jax.random.key(1), asked).shape == (4, 5, 7)
+
+
+@pytest.mark.parametrize(
+    ("config", "knobs"),
+    [
+        (FlowConfig, {"execute": 21}),
+        (FlowConfig, {"horizon": 0}),
+        (FlowConfig, {"steps": 0}),
+        (GaussianConfig, {"width": 0}),
+        (GaussianConfig, {"min_std": 0.0}),
+        (GaussianConfig, {"temperature": -1.0}),
+    ],
+)
+def test_knobs_are_checked(config, knobs):
+    with pytest.raises(InputError, match=f"policy.{next(iter(knobs))}="):
+        config(**knobs)

@@ -1,0 +1,177 @@
+"""The trainer: exact resume, identities between methods, weights that act as weights, and refusals."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from agents import chunks, trainer
+from agents.awr import AWRConfig
+from agents.base import Columns
+from agents.bc import BCConfig
+from agents.filtered_bc import FilteredBCPercentileConfig
+from agents.policies.base import Batch, Spec
+from agents.policies.flow import FlowConfig
+from agents.policies.gaussian import GaussianConfig
+from agents.trainer import TrainerConfig, train
+from tests.agents_toy import episodes, values
+from wvm_rl.errors import InputError
+
+TOY = episodes((20, 30, 25))
+DATA, STATISTICS = chunks.build(TOY, ("a", "b"))
+ADVANTAGE = np.random.default_rng(1).normal(size=75)
+POLICY = FlowConfig(horizon=4, execute=2, width=16, layers=1)
+CONFIG = TrainerConfig(updates=25, batch=16, interval=5, save_every=10, warmup=5)
+ONES = Columns(np.ones(75, np.float32))
+
+
+def fit(columns=ONES, config=CONFIG, seeds=(0,), policy=POLICY, **more):
+    return train(policy, DATA, STATISTICS, columns, config, seeds, progress=False, **more)
+
+
+def assert_same(one, other, **tolerance):
+    for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
+        np.testing.assert_allclose(a, b, **({"rtol": 0, "atol": 0} | tolerance))
+
+
+@pytest.mark.parametrize("agent", [AWRConfig(tau=0.0), FilteredBCPercentileConfig(keep=1.0)])
+def test_limits_of_weighting_train_the_same_policy_as_bc(agent):
+    rising = values(TOY)
+    bc = fit(BCConfig().columns(ADVANTAGE, rising, TOY))
+    assert_same(fit(agent.columns(ADVANTAGE, rising, TOY)).params, bc.params)
+    different = fit(AWRConfig().columns(ADVANTAGE, rising, TOY)).params
+    assert not np.array_equal(different["inner"]["kernel"], bc.params["inner"]["kernel"])
+
+
+@pytest.mark.parametrize("seeds", [(3, 4), (0,)])
+def test_resume_equals_an_uninterrupted_run_bit_for_bit(tmp_path, seeds):
+    whole = []
+    expected = fit(seeds=seeds, on_metrics=whole.append)
+
+    def kill(metrics):
+        if metrics["step"] == 15:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(seeds=seeds, folder=tmp_path / "c", on_metrics=kill)
+    rest = []
+    resumed = fit(seeds=seeds, folder=tmp_path / "c", on_metrics=rest.append)
+    assert_same(resumed.params, expected.params)
+    assert [metrics["step"] for metrics in rest] == [15, 20, 25]
+    assert [metrics["loss"] for metrics in rest] == [metrics["loss"] for metrics in whole[2:]]
+    again = []
+    assert_same(fit(seeds=seeds, folder=tmp_path / "c", on_metrics=again.append).params, expected.params)
+    assert again == []
+
+
+@pytest.mark.parametrize("knobs", [{}, {"batching": "vmap", "interval": 20}])
+def test_many_seeds_equal_each_alone(knobs):
+    many = fit(config=dataclasses.replace(CONFIG, **knobs), seeds=(0, 4))  # 20 leaves a shorter last interval
+    assert many.seeds == (0, 4)
+    for index, seed in enumerate(many.seeds):
+        assert_same(many.seed(index), fit(seeds=(seed,)).seed(0), rtol=1e-3, atol=1e-5)
+    assert not np.array_equal(many.params["inner"]["kernel"][0], many.params["inner"]["kernel"][1])
+
+
+def test_weighted_loss_by_hand():
+    weight, loss = jnp.array([1.0, 0.0, 2.0]), jnp.array([3.0, 100.0, 6.0])
+    assert trainer.weighted_mean(weight, loss) == pytest.approx(15 / 3.000001)
+    assert trainer.weighted_mean(jnp.zeros(3), loss) == 0
+    halved = trainer.weighted_mean(weight / weight.mean(), loss)  # E.7's renormalisation changes epsilon only
+    assert halved == pytest.approx(float(trainer.weighted_mean(weight, loss)), rel=1e-6)
+
+
+@pytest.mark.parametrize("policy", [POLICY, GaussianConfig(horizon=4, execute=2, width=16, layers=1)])
+def test_samples_of_weight_zero_leave_no_gradient(policy):
+    rng = np.random.default_rng(0)
+    params = policy.init(jax.random.key(0), Spec(3, 2))
+    params["outer"]["kernel"] = params["outer"]["kernel"] + 0.1
+
+    @jax.jit
+    def gradient(weight, actions):
+        batch = Batch(jnp.asarray(obs), actions, jnp.ones((2, 4)))
+        return jax.grad(lambda p: trainer.weighted_mean(weight, policy.loss(p, batch, jax.random.key(1))))(params)
+
+    obs, actions = rng.normal(size=(2, 3)).astype(np.float32), rng.normal(size=(2, 4, 2)).astype(np.float32)
+    changed = actions.copy()
+    changed[1] += 50
+    assert_same(gradient(jnp.array([1.0, 0.0]), actions), gradient(jnp.array([1.0, 0.0]), changed))
+    counted = gradient(jnp.array([1.0, 0.1]), changed)
+    assert not np.allclose(counted["outer"]["bias"], gradient(jnp.array([1.0, 0.1]), actions)["outer"]["bias"])
+
+
+def test_the_padded_tail_of_a_chunk_is_not_learned():
+    params = POLICY.init(jax.random.key(0), Spec(3, 2))
+    actions, valid = jnp.zeros((1, 4, 2)), jnp.array([[1.0, 1, 0, 0]])
+    losses = [
+        POLICY.loss(params, Batch(jnp.zeros((1, 3)), tail, valid, None), jax.random.key(0))
+        for tail in (actions, actions.at[:, 2:].set(9.0))
+    ]
+    np.testing.assert_array_equal(*losses)
+
+
+def test_metrics():
+    seen = []
+    columns = FilteredBCPercentileConfig(keep=0.5).columns(ADVANTAGE, values(TOY), TOY)
+    fit(columns, on_metrics=seen.append)
+    assert [metrics["step"] for metrics in seen] == [5, 10, 15, 20, 25]
+    assert all(np.isfinite(list(metrics.values())).all() for metrics in seen)
+    assert seen[0]["ess_fraction"] == pytest.approx(0.5, abs=0.15)
+    assert seen[-1]["learning_rate"] < seen[0]["learning_rate"] < CONFIG.learning_rate
+
+
+def test_a_loss_that_is_not_finite_stops_and_names_the_update():
+    broken = DATA._replace(actions=DATA.actions.at[:].set(1e30))
+    with pytest.raises(InputError, match=r"stopped at update 1 \(seed 5\): the loss is not finite"):
+        train(POLICY, broken, STATISTICS, ONES, CONFIG, (5,), progress=False)
+
+
+def test_foreign_checkpoints_are_refused(tmp_path):
+    fit(folder=tmp_path / "c")
+    wide = dataclasses.replace(POLICY, width=32)
+    other = Columns(np.linspace(0, 1, 75, dtype=np.float32))
+    for change in ({"seeds": (1,)}, {"policy": wide}, {"columns": other}):
+        with pytest.raises(InputError, match="belongs to another run"):
+            fit(**{"folder": tmp_path / "c"} | change)
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        (Columns(np.ones(74, np.float32)), "the dataset 75 samples"),
+        (Columns(np.full(75, np.nan)), "finite and not negative"),
+        (Columns(np.full(75, -1.0)), "finite and not negative"),
+        (Columns(np.zeros(75)), "keeps no sample"),
+        (Columns(np.ones(75), np.zeros(75)), r"expected \[75, C\]"),
+        (Columns(np.ones(75), np.full((75, 1), np.nan)), r"expected \[75, C\]"),
+    ],
+)
+def test_columns_that_do_not_fit_are_refused(columns, message, tmp_path):
+    with pytest.raises(InputError, match=message):
+        fit(columns, folder=tmp_path / "c")
+    assert not (tmp_path / "c").exists()
+
+
+@pytest.mark.parametrize("seeds", [(), (1, 1), (-1,), (2**32,)])
+def test_seeds_are_checked(seeds):
+    with pytest.raises(InputError, match="seeds="):
+        fit(seeds=seeds)
+
+
+@pytest.mark.parametrize(
+    "knobs",
+    [
+        {"updates": 0},
+        {"batch": 0},
+        {"learning_rate": 0.0},
+        {"ema": 1.0},
+        {"clip": -1.0},
+        {"batching": "x"},
+        {"warmup": -1},
+    ],
+)
+def test_knobs_are_checked(knobs):
+    with pytest.raises(InputError, match=f"{next(iter(knobs))}="):
+        TrainerConfig(**knobs)

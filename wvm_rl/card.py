@@ -1,0 +1,64 @@
+"""The model card that is shipped with a critic."""
+
+from typing import TYPE_CHECKING, Any
+
+from wvm_rl.runs import provenance
+
+if TYPE_CHECKING:
+    from wvm_rl.model.critic import Critic
+
+
+def write_card(critic: "Critic", seed: int, data: dict[str, Any], scores: dict[str, float], seconds: float) -> str:
+    """Markdown: what the critic is, how to make it again, what it was trained on, how it scored while training.
+
+    Args:
+        critic: trained.
+        seed: of the training.
+        data: name -> what it was trained on.
+        scores: last metrics of each training stage.
+        seconds: wall time of this command; a resumed one counts its last part only.
+    """
+    origin = provenance()
+    model = critic.config.model
+    sizes = {
+        "parameters": f"{sum(value.size for value in critic.params.values()):,}",
+        "frames": f"{model.size}x{model.size} at {model.fps:g} a second, camera {critic.camera}",
+        "fingerprint": critic.fingerprint,
+        "seed": seed,
+        "wall time": f"{seconds / 60:.0f} min",
+    }
+    command, commit = origin.pop("command"), origin.pop("commit")
+    sections = {
+        "Model": sizes,
+        "Data": data,
+        "Last metrics of training": {name: f"{value:.5g}" for name, value in scores.items()},
+        "Versions": {"commit": commit, **origin},
+    }
+    lines = ["# World Value Model critic", "", INTRODUCTION, "", "```", command, "```"]
+    for title, rows in sections.items():
+        lines += [
+            "",
+            f"## {title}",
+            "",
+            "| | |",
+            "|---|---|",
+            *(f"| {name} | {value} |" for name, value in rows.items()),
+        ]
+    return "\n".join([*lines, "", CHOICES, ""])
+
+
+INTRODUCTION = """Values the frames of a manipulation episode by progress in [0,1], from pixels and the instruction
+(arXiv 2606.24742 in small). `model.safetensors` holds the weights, `config.json` the sizes. Made by:"""
+
+CHOICES = """## Choices the paper leaves open
+
+- A clip is prefix o[t-4], current o[t-3..t], future o[t+1..t+4]; current video attends to itself only.
+- The prefix token is the chunk's first value; the other three are predicted, by one Euler step from eps = 0.
+- Value tokens sit in rotary time at their frame's place within the current latent, (j - 1.5) / 4, mid-image, and
+  carry a learned vector of their place. Values are mapped from [0,1] to [-1,1] inside.
+- Value and video draw their own tau, with Wan's timestep shift.
+- Rewinding rearranges all nine frames; the plateau ratio is a share of the rewound windows; half of both kinds
+  change direction within the clip.
+- Windows overlap at stride 1; windows before the third frame repeat the first one; std is the disagreement of the
+  overlapping predictions.
+- Text tokens come from a small byte-level encoder trained along; instructions it never saw mean little to it."""

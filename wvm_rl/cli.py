@@ -1,0 +1,94 @@
+"""Hydra entry points: structured configs in, one-line errors out."""
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn
+
+import hydra
+from hydra.conf import HelpConf, HydraConf, JobConf, RunDir, SweepDir
+from hydra.core.config_store import ConfigStore
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from hydra.types import RunMode
+from omegaconf import OmegaConf
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
+
+from wvm_rl.errors import InputError
+
+Groups = dict[str, dict[str, type]]
+
+
+def summary(choice: type) -> str:
+    """First sentence of a config's docstring: its line in `--help`."""
+    return (choice.__doc__ or "").strip().splitlines()[0].rstrip(".")
+
+
+def _help(name: str, groups: Groups) -> str:
+    lines = [f"usage: python -m {name} [group=choice] [key=value] [-m for a sweep]", ""]
+    for group, choices in groups.items():
+        lines += [f"{group}="] + [f"  {choice:24s} {summary(config)}" for choice, config in choices.items()] + [""]
+    lines += ["All keys with their defaults:", "", "$CONFIG"]
+    return "\n".join(lines)
+
+
+def run(main: Callable[..., Any], config: type, groups: Groups, run_dir: str | None = None) -> None:
+    """Runs `main(config)`, or `main(config, folder)` for a job with a run folder, with the command line's overrides applied.
+
+    Args:
+        main: takes an instance of `config`, checked by its `__post_init__`.
+        config: dataclass of the job, with a Hydra `defaults` list naming a choice of every group.
+        groups: the choices of each config group, as dataclasses.
+        run_dir: the run folder, may hold Hydra's interpolations; None for commands that have none.
+    """
+    module = sys.modules["__main__"].__spec__
+    name = module.name if module else Path(sys.argv[0]).name
+    store = ConfigStore.instance()
+    for group, choices in groups.items():
+        for choice, node in choices.items():
+            store.store(group=group, name=choice, node=node)
+    store.store(name="job", node=config)
+    silent = ("hydra_logging", "job_logging")  # else Hydra prints every library's log
+    defaults: list[Any] = [entry for entry in HydraConf().defaults if not set(entry) & set(silent)]
+    defaults += [{group: "none"} for group in silent]
+    settings = HydraConf(
+        defaults=defaults,
+        run=RunDir(run_dir or "."),
+        sweep=SweepDir(dir=str(Path(run_dir or "./.").parent), subdir=Path(run_dir or ".").name),
+        job=JobConf(name=name, chdir=False),
+        help=HelpConf(app_name=name, header="", footer="", template=_help(name, groups)),
+        output_subdir=None,
+    )
+    store.store(group="hydra", name="config", node=settings, provider="wvm_rl")
+
+    def job(composed: Any) -> None:
+        folder = Path(HydraConfig.get().runtime.output_dir)
+        if HydraConfig.get().mode == RunMode.MULTIRUN:
+            print(f"# job {HydraConfig.get().job.num}: {' '.join(HydraConfig.get().overrides.task)}", flush=True)
+        try:
+            arguments = OmegaConf.to_object(composed)
+            main(arguments, folder) if run_dir else main(arguments)
+        except (InputError, OmegaConfBaseException) as error:
+            if run_dir and folder.is_dir() and not any(folder.iterdir()):
+                os.removedirs(folder)  # Hydra made it before the input was looked at
+            _refuse(error.__cause__ if isinstance(error.__cause__, InputError) else error)
+
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # let errors through to be shown below
+    try:
+        hydra.main(version_base="1.3", config_path=None, config_name="job")(job)()
+    except (HydraException, OmegaConfBaseException) as error:
+        _refuse(error)
+
+
+def _refuse(error: BaseException) -> NoReturn:
+    """Prints a bad input as one line, with the keys to choose from if a key was unknown, and exits with status 2."""
+    message = str(error).split("Config search path")[0]
+    cause = error.__cause__
+    if isinstance(cause, (ConfigAttributeError, ConfigKeyError)) and cause.parent_node is not None:
+        keys = [str(key) for key in cause.parent_node if key not in ("defaults", "hydra")]
+        message = f"unknown key '{cause.full_key}': choose one of {', '.join(keys)}"
+    elif isinstance(cause, OmegaConfBaseException):
+        message += f": {str(cause).splitlines()[0]}"
+    print("error: " + " ".join(message.split()), file=sys.stderr)
+    sys.exit(2)

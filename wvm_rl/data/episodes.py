@@ -1,0 +1,242 @@
+"""Episodes on disk: robomimic's HDF5 layout plus camera frames and the record of what went wrong.
+
+`data/demo_i/{actions [T,A], states [T,S], obs/<key> [T,...], rewards [T], dones [T]}` and the attributes robomimic
+reads (`data.attrs["env_args", "total"]`, `demo_i.attrs["num_samples", "model_file"]`). Ours in addition:
+`frames/<camera> [F,H,W,3]` u8 with `frames/step [F]`, and the attributes `instruction, success, quality, seed` and
+`lapses [L,3]`. Time is in control steps. Files of robomimic itself lack the latter and open all the same.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from wvm_rl.data.layout import KINDS, NO_LAPSES, QUALITIES, check
+from wvm_rl.errors import InputError
+from wvm_rl.files import atomic
+
+__all__ = ["KINDS", "QUALITIES", "Dataset", "Episode", "write", "write_frames", "write_part"]
+
+# Neighbouring frames share a chunk, so gzip finds the last one within its window: a fifth of the raw bytes at level 1,
+# a third of what lzf or one chunk a frame need, and faster than those to write and to read.
+FRAMES_A_CHUNK = 32
+
+
+@dataclass
+class Episode:
+    """One episode of T control steps; row t is what was there before action t."""
+
+    index: int
+    instruction: str
+    success: bool
+    quality: str  # one of QUALITIES
+    lapses: np.ndarray  # [L,3] i32: index into KINDS, first and last control step, inclusive
+    actions: np.ndarray  # [T,A] f32
+    rewards: np.ndarray  # [T] f32, 1 where the task is solved after the action
+    obs: dict[str, np.ndarray]  # key -> [T,...] f32; images as they are stored
+    states: np.ndarray  # [T,S] f64, simulator states
+    model_file: str  # XML of the simulated model
+    frames: dict[str, np.ndarray] = field(default_factory=dict)  # camera -> [F,H,W,3] u8
+    frame_step: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int32))  # [F] i32, control step of each frame
+    seed: int | None = None  # the simulator's, where known
+
+    def __len__(self) -> int:
+        return len(self.actions)
+
+
+class Dataset:
+    """The episodes of one file, in order, checked when opened.
+
+    Attributes:
+        path: the file.
+        env_args: environment, its arguments, and what the collection noted beside them.
+
+    Raises:
+        InputError: not a dataset, cut short, NaN, or arrays that do not fit each other; names file, episode and key.
+    """
+
+    def __init__(self, path: Path | str):
+        self.path = Path(path)
+        if not self.path.is_file():
+            raise InputError(f"{self.path}: no such dataset; collect one with `python -m envs.collect`")
+        try:
+            self._data = h5py.File(self.path, "r")["data"]
+            self.env_args: dict[str, Any] = json.loads(self._data.attrs["env_args"])
+            self._names = sorted(self._data, key=lambda name: int(name.removeprefix("demo_")))
+            for name in self._names:
+                check(f"{self.path}: {name}", self._data[name])
+        except InputError:
+            raise
+        except (OSError, KeyError, ValueError, RuntimeError, TypeError, AttributeError) as error:
+            reason = str(error).strip("'\"").splitlines()[0]
+            raise InputError(
+                f"{self.path}: not a whole dataset in robomimic's layout ({reason}); delete it and collect it again"
+            ) from error
+        if not self._names:
+            raise InputError(f"{self.path}: has no episodes; delete it and collect it again")
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def __getitem__(self, index: int) -> Episode:
+        """Episode `index`, without its frames."""
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        return _read(index, self._data[self._names[index]])
+
+    def __iter__(self) -> Iterator[Episode]:
+        return (self[index] for index in range(len(self)))
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of the file."""
+        with self.path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+
+    @property
+    def lengths(self) -> list[int]:
+        """Control steps of every episode."""
+        return [len(self._data[name]["actions"]) for name in self._names]
+
+    @property
+    def cameras(self) -> list[str]:
+        """Cameras that every episode has frames of."""
+        groups = [set(self._data[name].get("frames", {})) for name in self._names]
+        return sorted(set.intersection(*groups) - {"step"})
+
+    @property
+    def control_freq(self) -> int:
+        """Control steps a second.
+
+        Raises:
+            InputError: `env_args` does not say.
+        """
+        for place in (self.env_args, self.env_args.get("env_kwargs", {})):
+            if "control_freq" in place:
+                return int(place["control_freq"])
+        raise InputError(f"{self.path}: env_args lack control_freq (control steps a second): add it to the attribute")
+
+    @cached_property
+    def fps(self) -> float:
+        """Frames a second of the stored frames, the same in all episodes.
+
+        Raises:
+            InputError: an episode has fewer than two frames, or frames at another or an uneven rate.
+        """
+        every = set()
+        for name in self._names:
+            step = self._data[name]["frames/step"][()] if "frames/step" in self._data[name] else []
+            if len(step) < 2:
+                raise InputError(
+                    f"{self.path}: {name} has no frames; add some with `python -m envs.render {self.path}`"
+                )
+            every |= set(np.diff(step).tolist())
+            if len(every) > 1:
+                raise InputError(
+                    f"{self.path}: {name}/frames/step rises by {sorted(every)} control steps, not always the same; "
+                    f"render all frames again with `python -m envs.render {self.path}`"
+                )
+        return self.control_freq / every.pop()
+
+    def frames(self, index: int, camera: str) -> tuple[np.ndarray, np.ndarray]:
+        """Frames [F,H,W,3] u8 of a camera and the control step [F] i32 of each.
+
+        Raises:
+            InputError: the episode has no such camera.
+        """
+        demo = self._data[self._names[index]]
+        if f"frames/{camera}" not in demo:
+            raise InputError(
+                f"{self.path}: {self._names[index]} has no frames of camera {camera} (all episodes have: "
+                f"{', '.join(self.cameras) or 'none'}); add them with "
+                f"`python -m envs.render {self.path} cameras=[{camera}]`"
+            )
+        return demo[f"frames/{camera}"][()], demo["frames/step"][()].astype(np.int32)
+
+
+# Writing. Files of HDF5's oldest format: newer ones hold the time at which a group was made, so equal episodes would
+# not give equal bytes.
+
+
+def write_part(path: Path, episode: Episode) -> None:
+    """Writes one episode, whole or not at all; equal episodes give equal bytes."""
+    with atomic(path) as partial, h5py.File(partial, "w", libver="earliest") as file:
+        _write(file.create_group("demo"), episode)
+
+
+def write(path: Path, parts: Sequence[Path], env_args: dict[str, Any]) -> None:
+    """Joins the parts of `write_part` into one dataset, whole or not at all; equal parts give equal bytes."""
+    with atomic(path) as partial, h5py.File(partial, "w", libver="earliest") as file:
+        data = file.create_group("data")
+        total = 0
+        for index, part in enumerate(parts):
+            with h5py.File(part, "r") as source:
+                source.copy("demo", data, name=f"demo_{index}")
+            total += int(data[f"demo_{index}"].attrs["num_samples"])
+        data.attrs["env_args"] = json.dumps(env_args, sort_keys=True)
+        data.attrs["total"] = total
+
+
+def write_frames(demo: h5py.Group, frames: dict[str, np.ndarray], step: np.ndarray) -> None:
+    """Writes `frames/<camera>` [F,H,W,3] u8 and `frames/step` [F] of one episode."""
+    for camera in sorted(frames):
+        images = frames[camera]
+        chunk = (min(FRAMES_A_CHUNK, len(images)), *images.shape[1:])
+        demo.create_dataset(f"frames/{camera}", data=images, chunks=chunk, compression="gzip", compression_opts=1)
+    demo["frames/step"] = np.asarray(step, np.int32)
+
+
+def _write(demo: h5py.Group, episode: Episode) -> None:
+    dones = np.zeros(len(episode), np.int64)
+    dones[-1] = 1
+    demo["actions"] = episode.actions.astype(np.float32)
+    demo["states"] = episode.states.astype(np.float64)
+    demo["rewards"] = episode.rewards.astype(np.float32)
+    demo["dones"] = dones
+    for key in sorted(episode.obs):
+        demo[f"obs/{key}"] = _single(episode.obs[key])
+    if episode.frames:
+        write_frames(demo, episode.frames, episode.frame_step)
+    demo.attrs["num_samples"] = len(episode)
+    demo.attrs["model_file"] = episode.model_file
+    demo.attrs["instruction"] = episode.instruction
+    demo.attrs["success"] = bool(episode.success)
+    demo.attrs["quality"] = episode.quality
+    demo.attrs["lapses"] = episode.lapses.astype(np.int32).reshape(-1, 3)
+    if episode.seed is not None:
+        demo.attrs["seed"] = int(episode.seed)
+    check(f"episode {episode.index}", demo)
+
+
+# Reading
+
+
+def _read(index: int, demo: h5py.Group) -> Episode:
+    attributes, length = demo.attrs, len(demo["actions"])
+    rewards = demo["rewards"][()].astype(np.float32) if "rewards" in demo else np.zeros(length, np.float32)
+    # robomimic's machine-generated sets hold failures, told by their rewards; its raw demonstrations have no rewards
+    success = bool(attributes.get("success", rewards.max() > 0 if "rewards" in demo else True))
+    return Episode(
+        index=index,
+        instruction=str(attributes.get("instruction", "")),
+        success=success,
+        quality=str(attributes.get("quality", "expert" if success else "failure")),
+        lapses=np.asarray(attributes.get("lapses", NO_LAPSES), np.int32),
+        actions=demo["actions"][()].astype(np.float32),
+        rewards=rewards,
+        obs={key: _single(value[()]) for key, value in demo.get("obs", {}).items()},
+        states=demo["states"][()].astype(np.float64) if "states" in demo else np.zeros((length, 0)),
+        model_file=str(attributes.get("model_file", "")),
+        seed=int(attributes["seed"]) if "seed" in attributes else None,
+    )
+
+
+def _single(array: np.ndarray) -> np.ndarray:
+    """Numbers as f32; images stay u8."""
+    return array if array.dtype == np.uint8 else array.astype(np.float32)

@@ -1,0 +1,86 @@
+"""Pictures of values: curves with the true progress and shaded lapses, and film strips."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+
+from wvm_rl.data.episodes import KINDS, Dataset, Episode
+from wvm_rl.files import atomic
+from wvm_rl.values.oracle import truth
+
+# Okabe and Ito's colours, told apart by the colour-blind too.
+PREDICTED, TRUE = "#0072B2", "#000000"
+SHADES = {"hesitation": "#E69F00", "retry": "#CC79A7", "failure": "#D55E00"}
+COLUMN = 3.4  # inches, width of a paper's column
+STRIP = 10  # frames in a film strip
+SHOWN = ("expert", "hesitation", "retry", "mixed", "failure")
+
+
+def value_curves(folder: Path, dataset: Dataset, values: Sequence[np.ndarray]) -> Path:
+    """Draws the values of one episode of each quality, as `value_curves.png`.
+
+    Args:
+        values: per episode [T], one a control step.
+    """
+    chosen: dict[str, Episode] = {}
+    for episode in dataset:
+        chosen.setdefault(episode.quality, episode)
+    episodes = [chosen[quality] for quality in SHOWN if quality in chosen]
+    with plt.rc_context({"font.size": 7, "axes.spines.top": False, "axes.spines.right": False}):
+        figure, axes = plt.subplots(len(episodes), 1, figsize=(COLUMN, 1.05 * len(episodes) + 0.5), squeeze=False)
+        for axis, episode in zip(axes[:, 0], episodes):
+            curve(axis, dataset, episode, values[episode.index])
+            axis.set_title(f"{episode.quality}, episode {episode.index}", loc="left", pad=2)
+        return _finish(figure, axes[-1, 0], folder / "value_curves.png")
+
+
+def film_strip(path: Path, dataset: Dataset, index: int, camera: str, values: np.ndarray) -> Path:
+    """Draws frames of an episode above its value curve.
+
+    Args:
+        values: [T], one a control step.
+    """
+    frames, step = dataset.frames(index, camera)
+    shown = np.linspace(0, len(frames) - 1, min(STRIP, len(frames))).round().astype(int)
+    with plt.rc_context({"font.size": 7, "axes.spines.top": False, "axes.spines.right": False}):
+        figure, (above, below) = plt.subplots(
+            2, 1, figsize=(2.1 * COLUMN, 2.1), height_ratios=(1, 1.4), layout="constrained"
+        )
+        above.imshow(np.concatenate(list(frames[shown]), axis=1))
+        above.set_axis_off()
+        curve(below, dataset, dataset[index], values)
+        for number in step[shown] / dataset.control_freq:
+            below.axvline(number, color="0.85", linewidth=0.5, zorder=0)
+        return _finish(figure, below, path)
+
+
+def curve(axis: Axes, dataset: Dataset, episode: Episode, values: np.ndarray) -> None:
+    """Draws an episode's values, its true progress if that is known, and its lapses."""
+    seconds = np.arange(len(values)) / dataset.control_freq
+    for kind, first, last in episode.lapses:
+        name = KINDS[kind]
+        axis.axvspan(first / dataset.control_freq, last / dataset.control_freq, color=SHADES[name], alpha=0.3, lw=0)
+    if "expert_steps" in dataset.env_args:
+        axis.plot(seconds, truth(episode, dataset.env_args["expert_steps"]), "--", color=TRUE, lw=0.8)
+    axis.plot(seconds, values, color=PREDICTED, lw=1.2)
+    axis.set(ylim=(-0.03, 1.05), xlim=(0, seconds[-1]), ylabel="value", yticks=(0, 0.5, 1))
+
+
+def _finish(figure: plt.Figure, last: Axes, path: Path) -> Path:
+    last.set_xlabel("time (s)")
+    handles = [plt.Line2D([], [], color=PREDICTED, lw=1.2), plt.Line2D([], [], color=TRUE, lw=0.8, ls="--")]
+    handles += [plt.Rectangle((0, 0), 1, 1, color=shade, alpha=0.3) for shade in SHADES.values()]
+    figure.legend(handles, ["value", "true", *SHADES], loc="outside upper center", ncols=5, frameon=False, fontsize=6)
+    if figure.get_layout_engine() is None:
+        figure.tight_layout(rect=(0, 0, 1, 0.97))
+    with atomic(path) as partial:
+        figure.savefig(partial, dpi=200, format="png")
+    plt.close(figure)
+    return path

@@ -1,0 +1,40 @@
+"""Files and folders are written whole or not at all."""
+
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from wvm_rl.errors import InputError
+
+
+@contextmanager
+def atomic(path: Path) -> Iterator[Path]:
+    """Yields a temporary path beside `path` and renames it there if the block succeeds.
+
+    The block may create a file or a folder at the temporary path. A reader never sees half of it,
+    and after a kill only a `.partial-*` leftover remains.
+
+    Raises:
+        InputError: the folder of `path` cannot be written to.
+    """
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not os.access(path.parent, os.W_OK):
+            raise PermissionError
+    except OSError as error:
+        raise InputError(f"cannot write to {path.parent}: choose another folder or change its permissions") from error
+    partial = path.with_name(f".partial-{uuid.uuid4().hex[:8]}-{path.name}")
+    try:
+        yield partial
+        if path.is_dir():
+            shutil.rmtree(path)
+        partial.replace(path)
+    finally:
+        if partial.is_dir():
+            shutil.rmtree(partial)
+        else:
+            partial.unlink(missing_ok=True)

@@ -1,0 +1,105 @@
+"""Labels a dataset with values: `python -m wvm_rl.label dataset=episodes.hdf5 value=wvm`.
+
+They lie beside the dataset as `<dataset>.<source>.parquet` (`wvm_rl.data.sidecar`) and are computed once.
+"""
+
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from omegaconf import MISSING
+from tqdm import tqdm
+
+from wvm_rl import cli
+from wvm_rl.data import sidecar
+from wvm_rl.data.episodes import Dataset
+from wvm_rl.errors import InputError
+from wvm_rl.files import atomic
+from wvm_rl.values import VALUES
+from wvm_rl.values.base import Source, Values
+
+
+@dataclass
+class LabelConfig:
+    """Labels one dataset."""
+
+    defaults: list[Any] = field(default_factory=lambda: [{"value": "wvm"}, "_self_"])
+    value: Any = MISSING
+    dataset: str = MISSING  # path of the episodes
+
+
+def label(dataset: Dataset, source: Source, progress: bool = True) -> list[np.ndarray]:
+    """Values of every episode at its control steps, [T] f32 each.
+
+    Read from the sidecar if its fingerprints are those of this dataset and this source, else computed and written.
+    Finished episodes survive a kill in `<sidecar>.parts/`.
+
+    Args:
+        progress: show a bar.
+
+    Raises:
+        InputError: the source cannot value these episodes, or the folder cannot be written to.
+    """
+    path = sidecar.beside(dataset.path, source.name)
+    belongs = {"dataset": dataset.fingerprint, "source": source.name, "critic": source.fingerprint}
+    parts = path.with_suffix(".parts")
+    if not path.exists() or sidecar.notes(path) != belongs:
+        done = _finished(parts, belongs)
+        bar = tqdm(
+            total=len(dataset), initial=done, desc=f"values: {source.name}", unit="ep", disable=not progress, leave=False
+        )
+        with bar, closing(_generator(source, dataset, done)) as values:
+            _begin(parts, belongs)
+            for index, each in enumerate(values, start=done):
+                track = at_steps(each, dataset.lengths[index])
+                if not np.isfinite(track.progress).all():
+                    raise InputError(f"{dataset.path}: value={source.name} is not finite in episode {index}")
+                sidecar.write_part(parts / f"{index:06d}.parquet", index, track)
+                bar.update()
+        info = {"fps": dataset.control_freq, "prompts": sorted({episode.instruction for episode in dataset})}
+        sidecar.join(path, [parts / f"{index:06d}.parquet" for index in range(len(dataset))], belongs, info)
+    shutil.rmtree(parts, ignore_errors=True)
+    return [track.progress for track in sidecar.read(path, dataset.lengths)]
+
+
+def at_steps(values: Values, length: int) -> sidecar.Track:
+    """Values and deviations at control steps 0 .. length-1: linear between frames, constant beyond the outer ones."""
+    steps = np.arange(length)
+    std = np.full(len(values.step), np.nan) if values.std is None else values.std
+    return sidecar.Track(*(np.interp(steps, values.step, each).astype(np.float32) for each in (values.value, std)))
+
+
+def _generator(source: Source, dataset: Dataset, start: int) -> Iterator[Values]:
+    """The source's values from episode `start` on; it may refuse here, before anything is written."""
+    return (values for values in source.values(dataset, start)) if start < len(dataset) else (_ for _ in ())
+
+
+def _finished(parts: Path, belongs: dict[str, Any]) -> int:
+    """Episodes that an interrupted labelling of the same kind has left; parts of another kind are dropped."""
+    note = parts / "notes.json"
+    if parts.exists() and not (note.exists() and json.loads(note.read_text()) == belongs):
+        shutil.rmtree(parts)
+    return len(list(parts.glob("[0-9]*.parquet")))
+
+
+def _begin(parts: Path, belongs: dict[str, Any]) -> None:
+    if not parts.exists():
+        with atomic(parts) as partial:
+            partial.mkdir()
+            (partial / "notes.json").write_text(json.dumps(belongs))
+
+
+def command(config: LabelConfig) -> None:
+    dataset, source = Dataset(config.dataset), config.value.source()
+    values = label(dataset, source)
+    count = sum(len(value) for value in values)
+    print(f"{sidecar.beside(dataset.path, source.name)}: {count} control steps of {len(values)} episodes")
+
+
+if __name__ == "__main__":
+    cli.run(command, LabelConfig, {"value": VALUES})

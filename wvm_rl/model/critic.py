@@ -1,0 +1,133 @@
+"""The released critic: frames of episodes in, a value in [0,1] a frame out."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from wvm_rl.errors import InputError
+from wvm_rl.files import atomic
+from wvm_rl.model import weights
+from wvm_rl.model.codec import Codec, LatentStatistics
+from wvm_rl.model.config import read
+from wvm_rl.model.inference import Inference
+from wvm_rl.model.presets import TinyConfig
+from wvm_rl.model.wvm import WorldValueModel
+
+FORMAT = 1  # of config.json
+
+
+@dataclass
+class CriticConfig:
+    """What config.json holds beside the weights."""
+
+    format: int
+    camera: str  # camera of the frames it was trained on
+    model: TinyConfig
+    latents: LatentStatistics
+
+
+class Critic:
+    """A World Value Model with its VAE, ready to value episodes."""
+
+    def __init__(self, config: CriticConfig, params: dict[str, Any]):
+        self.config = config
+        self.codec, self.model = Codec(config.model), WorldValueModel(config.model)
+        self.params = {name: jnp.asarray(value) for name, value in params.items()}
+
+    def part(self, name: str) -> weights.Params:
+        """Parameters of `vae` or `wvm`."""
+        return {key.removeprefix(f"{name}."): value for key, value in self.params.items() if key.startswith(f"{name}.")}
+
+    @cached_property
+    def _inference(self) -> Inference:
+        return Inference(self.codec, self.model, self.config.latents, self.part("vae"), self.part("wvm"))
+
+    @property
+    def fps(self) -> float:
+        """Frames a second it expects."""
+        return self.config.model.fps
+
+    @property
+    def size(self) -> int:
+        """Pixels a side of the frames it reads; multiples are shrunk."""
+        return self.config.model.size
+
+    @property
+    def camera(self) -> str:
+        """Camera of the frames it was trained on."""
+        return self.config.camera
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of weights and configuration."""
+        digest = hashlib.sha256(_json(self.config).encode())
+        for name in sorted(self.params):
+            digest.update(name.encode() + np.asarray(self.params[name]).tobytes())
+        return digest.hexdigest()
+
+    # Files
+
+    def save(self, folder: Path | str, card: str = "") -> None:
+        """Writes model.safetensors, config.json and, if given, the model card README.md, all or nothing."""
+        with atomic(Path(folder)) as partial_folder:
+            partial_folder.mkdir()
+            weights.save(partial_folder / "model.safetensors", self.params)
+            (partial_folder / "config.json").write_text(_json(self.config))
+            if card:
+                (partial_folder / "README.md").write_text(card)
+
+    @classmethod
+    def load(cls, folder: Path | str) -> "Critic":
+        """Reads a critic's folder.
+
+        Raises:
+            InputError: a file is missing or damaged, or weights and configuration do not fit each other.
+        """
+        path = Path(folder) / "config.json"
+        try:
+            content = json.loads(path.read_text())
+        except (OSError, ValueError) as error:
+            raise InputError(f"{path}: cannot be read as JSON; give the folder of a critic") from error
+        if not isinstance(content, dict) or content.get("format") != FORMAT:
+            raise InputError(f"{path}: not the configuration of a critic of format {FORMAT}")
+        config = read(CriticConfig, content, str(path))
+        shapes = {**_named("vae", Codec(config.model).graph.shapes)}
+        shapes |= _named("wvm", WorldValueModel(config.model).graph.shapes)
+        channels = config.model.vae.z_dim
+        if len(config.latents.mean) != channels or len(config.latents.std) != channels:
+            raise InputError(f"{path}: latents needs {channels} means and standard deviations")
+        return cls(config, weights.load(Path(folder) / "model.safetensors", shapes))
+
+    # Values
+
+    def values(
+        self, clips: Iterable[tuple[np.ndarray, str]], batch: int = 16
+    ) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
+        """Values of episodes, in order.
+
+        Args:
+            clips: frames [F,H,W,3] u8 at `fps` from `camera`, and the instruction, an episode each.
+            batch: episodes that advance side by side: the speed, not the result, depends on it.
+
+        Yields:
+            Value [F] f32 and the standard deviation [F] f32 among a frame's overlapping predictions.
+
+        Raises:
+            InputError: an episode shorter than a clip, or frames of another size.
+        """
+        return self._inference.values(clips, batch)
+
+
+def _named(prefix: str, shapes: dict[str, Any]) -> dict[str, Any]:
+    return {f"{prefix}.{name}": shape for name, shape in shapes.items()}
+
+
+def _json(config: CriticConfig) -> str:
+    return json.dumps(asdict(config), indent=1, sort_keys=True) + "\n"

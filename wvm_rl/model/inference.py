@@ -1,0 +1,185 @@
+"""From episodes' frames to values: the inference of PAPER section 3, batched.
+
+Windows overlap at stride 1, each gives one Euler step's prediction for the last three frames of its chunk; a
+frame's value is the mean of the (up to three) predictions for it. The prefix of a chunk is that running mean at
+its first frame, 0 for the first window. So the windows of an episode go in order; but their latents and the video
+stream do not depend on values and are computed in bulk, and several episodes advance side by side.
+"""
+
+from collections.abc import Iterable, Iterator
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from wvm_rl.data.windows import CLIP, rising
+from wvm_rl.errors import InputError
+from wvm_rl.model import weights
+from wvm_rl.model.codec import GROUP, Codec, LatentStatistics, fit_size
+from wvm_rl.model.layers import Array
+from wvm_rl.model.presets import CHUNK
+from wvm_rl.model.wvm import WorldValueModel
+
+SEGMENT = 8  # windows an episode advances per compiled call
+Prediction = tuple[np.ndarray, np.ndarray]
+
+
+class Overlap:
+    """Running mean over overlapping chunks; the state of B episodes is sum, sum of squares and count of the next
+    three frames, [3,B,3]."""
+
+    @staticmethod
+    def start(episodes: int) -> Array:
+        return jnp.zeros((3, episodes, CHUNK - 1))
+
+    @staticmethod
+    def moments(state: Array) -> tuple[Array, Array]:
+        """Mean and standard deviation of the predictions for the three frames, [B,3]; 0 where there are none."""
+        total, square, count = state
+        mean = total / jnp.maximum(count, 1)
+        return mean, jnp.sqrt(jnp.maximum(square / jnp.maximum(count, 1) - mean**2, 0.0))
+
+    @staticmethod
+    def add(state: Array, predictions: Array) -> Array:
+        """Moves on by one frame and adds a chunk's predictions [B,3] for the three frames after its first."""
+        shifted = jnp.pad(state[:, :, 1:], ((0, 0), (0, 0), (0, 1)))
+        return shifted + jnp.stack([predictions, predictions**2, jnp.ones_like(predictions)])
+
+
+class Inference:
+    """Compiled functions of fixed shapes, over the parameters of a VAE and a World Value Model."""
+
+    def __init__(
+        self,
+        codec: Codec,
+        model: WorldValueModel,
+        statistics: LatentStatistics,
+        vae: weights.Params,
+        wvm: weights.Params,
+    ):
+        self.model, self._vae, self._wvm = model, vae, wvm
+        self._encode = jax.jit(partial(codec.encode, statistics=statistics))
+        self._text = jax.jit(lambda params, tokens: model.graph.merge(params).text(tokens))
+        self._advance = jax.jit(self._segment)
+
+    def values(
+        self, clips: Iterable[tuple[np.ndarray, str]], batch: int = 16
+    ) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
+        """See `Critic.values`."""
+        waiting = self._encoded(clips)
+        slots: list[_Track | None] = [None] * batch
+        state = np.array(Overlap.start(batch))
+        done: dict[int, Prediction] = {}
+        given = returned = 0
+        exhausted = False
+        while True:
+            for slot in range(batch):
+                if slots[slot] is None and not exhausted:
+                    item = next(waiting, None)
+                    exhausted = item is None
+                    if item is not None:
+                        slots[slot] = _Track(given, *item)
+                        state[:, slot] = 0.0
+                        given += 1
+            if not any(slots):
+                return
+            state = self._step(slots, state)
+            for slot, track in enumerate(slots):
+                if track is not None and track.finished:
+                    done[track.index] = track.result()
+                    slots[slot] = None
+            while returned in done:
+                yield done.pop(returned)
+                returned += 1
+
+    def _step(self, slots: list["_Track | None"], state: np.ndarray) -> np.ndarray:
+        """Advances every slot's episode by up to SEGMENT windows."""
+        config = self.model.config
+        latents = np.zeros((len(slots), SEGMENT, *config.latent), np.float32)
+        text = np.zeros((len(slots), config.text.tokens, config.transformer.text_dim), np.float32)
+        for slot, track in enumerate(slots):
+            if track is not None:
+                part = track.latents[track.at : track.at + SEGMENT]
+                latents[slot, : len(part)], text[slot] = part, track.text
+        states, prefixes = jax.device_get(self._advance(self._wvm, latents, text, state))
+        for slot, track in enumerate(slots):
+            if track is not None:
+                track.collect(prefixes[:, :, slot], states[:, :, slot])
+        return states[-1].copy()
+
+    def _segment(self, params: weights.Params, latents: Array, text: Array, state: Array) -> tuple[Array, Array]:
+        """Latents [B,W,h,w,z] -> overlap state after each window [W,3,B,3], mean and std at its first frame [W,2,B]."""
+        episodes, windows = latents.shape[:2]
+        streams = self.model.graph.merge(params)
+        flat = latents.swapaxes(0, 1).reshape(-1, 1, *latents.shape[2:])
+        context = streams.context(flat, jnp.tile(text, (windows, 1, 1)))
+        context = jax.tree.map(
+            lambda x: jnp.moveaxis(x.reshape(x.shape[0], windows, episodes, *x.shape[2:]), 1, 0), context
+        )
+
+        def window(state: Array, key_value: Any) -> tuple[Array, tuple[Array, Array]]:
+            mean, std = Overlap.moments(state)
+            chunk = self.model.values(params, key_value, mean[:, 0], text)
+            state = Overlap.add(state, chunk[:, 1:])
+            return state, (state, jnp.stack([mean[:, 0], std[:, 0]]))
+
+        return jax.lax.scan(window, state, context)[1]
+
+    def _encoded(self, clips: Iterable[tuple[np.ndarray, str]]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Current latents [F,h,w,z] and text tokens [L,D] of each episode; windows are packed across episodes."""
+        _vae, _wvm = self._part("vae"), self._wvm
+        pending: list[tuple[int, np.ndarray]] = []  # windows still to come and text of episodes not yet yielded
+        queue = np.zeros((0, CHUNK + 1, self.model.config.size, self.model.config.size, 3), np.uint8)
+        latents = np.zeros((0, *self.model.config.latent), np.float32)
+
+        def encode(group: np.ndarray) -> np.ndarray:
+            return np.asarray(self._encode(self._vae, group)[:, 1])
+
+        for index, (frames, instruction) in enumerate(clips):
+            if len(frames) < CLIP:
+                raise InputError(f"episode {index} has {len(frames)} frames, fewer than the {CLIP} of a clip: drop it")
+            fitted = fit_size(frames, self.model.config.size)
+            text = np.asarray(self._text(self._wvm, self.model.tokenize(instruction)[None])[0])
+            pending.append((len(frames), text))
+            queue = np.concatenate([queue, fitted[rising(np.arange(len(frames)), len(frames))]])
+            while len(queue) >= GROUP:
+                latents, queue = np.concatenate([latents, encode(queue[:GROUP])]), queue[GROUP:]
+            while pending and len(latents) >= pending[0][0]:
+                length, text = pending.pop(0)
+                yield latents[:length], text
+                latents = latents[length:]
+        if len(queue):
+            padded = np.concatenate([queue, np.zeros((GROUP - len(queue), *queue.shape[1:]), np.uint8)])
+            latents = np.concatenate([latents, encode(padded)[: len(queue)]])
+        for length, text in pending:
+            yield latents[:length], text
+            latents = latents[length:]
+
+
+class _Track:
+    """One episode on its way through the windows."""
+
+    def __init__(self, index: int, latents: np.ndarray, text: np.ndarray):
+        self.index, self.latents, self.text = index, latents, text
+        self.at = 0  # windows done
+        self.moments: list[np.ndarray] = []  # [W,2] mean and std at the first frame of windows, three frames before t
+        self.last = np.zeros((3, CHUNK - 1))
+
+    @property
+    def finished(self) -> bool:
+        return self.at == len(self.latents)
+
+    def collect(self, moments: np.ndarray, states: np.ndarray) -> None:
+        """Takes what a segment found: [W,2] and states [W,3,3], of which the episode may end before the last."""
+        count = min(len(moments), len(self.latents) - self.at)
+        self.moments.append(moments[:count])
+        self.last = states[count - 1]
+        self.at += count
+
+    def result(self) -> Prediction:
+        """Value and std [F]: window t starts at frame t-3, and the last window's state holds the last three frames."""
+        tail = np.stack(jax.device_get(Overlap.moments(jnp.asarray(self.last)[:, None]))).reshape(2, -1).T
+        both = np.concatenate([*self.moments, tail])[CHUNK - 1 :]
+        return both[:, 0].astype(np.float32), both[:, 1].astype(np.float32)

@@ -1,0 +1,69 @@
+"""Named sizes of the World Value Model; presets differ in numbers only."""
+
+from dataclasses import dataclass, field
+
+from wvm_rl.errors import InputError
+from wvm_rl.model.text import ByteTextConfig
+from wvm_rl.model.value_dit import ValueConfig
+from wvm_rl.model.wan.transformer import TransformerConfig
+from wvm_rl.model.wan.vae import VaeConfig
+
+CHUNK = 4  # h: frames of a value chunk, and the VAE's temporal factor
+CLIP = 2 * CHUNK + 1  # prefix, current and future frames (Eq. 4)
+
+
+@dataclass
+class TinyConfig:
+    """64x64 frames, 5 M parameters: trains and labels on two CPU cores.
+
+    Also the base of other presets: a preset is this configuration with other numbers.
+    """
+
+    size: int = 64  # pixels, height and width
+    fps: float = 4.0  # frames a second (open in the paper, see PAPER.md section 6)
+    vae: VaeConfig = field(
+        default_factory=lambda: VaeConfig(
+            base_dim=16,
+            decoder_base_dim=16,
+            z_dim=16,
+            dim_mult=[1, 2, 2],
+            num_res_blocks=1,
+            temperal_downsample=[True, True],
+        )
+    )
+    transformer: TransformerConfig = field(
+        default_factory=lambda: TransformerConfig(
+            in_channels=16,
+            out_channels=16,
+            num_layers=6,
+            num_attention_heads=4,
+            attention_head_dim=48,
+            ffn_dim=768,
+            text_dim=64,
+            freq_dim=64,
+        )
+    )
+    value: ValueConfig = field(
+        default_factory=lambda: ValueConfig(width=96, cross_heads=2, cross_head_dim=48, ffn_dim=384)
+    )
+    text: ByteTextConfig = field(default_factory=ByteTextConfig)
+
+    def __post_init__(self) -> None:
+        if self.vae.temporal_factor != CHUNK:
+            raise InputError(f"the VAE's temporal factor is {self.vae.temporal_factor}, a chunk needs {CHUNK}")
+        cell = self.vae.spatial_factor * max(self.transformer.patch_size[1:])
+        if self.size % cell:
+            raise InputError(f"size={self.size} must be a multiple of {cell} (VAE factor x transformer patch)")
+        if self.transformer.in_channels != self.vae.z_dim or self.transformer.out_channels != self.vae.z_dim:
+            raise InputError(f"the transformer's channels must equal the VAE's z_dim={self.vae.z_dim}")
+        if self.fps <= 0:
+            raise InputError(f"fps={self.fps} must be positive")
+
+    @property
+    def latent(self) -> tuple[int, int, int]:
+        """Height, width and channels of one latent."""
+        side = self.size // self.vae.spatial_factor
+        return side, side, self.vae.z_dim
+
+
+PRESETS: dict[str, type] = {"tiny": TinyConfig}

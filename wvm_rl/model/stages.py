@@ -1,0 +1,194 @@
+"""Stages of pretraining: VAE -> pool of encoded windows -> both streams -> critic.
+
+Each is resumable and leaves its result in a folder named by a hash of what shapes it, so a change of a later
+stage reuses the earlier ones.
+"""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from omegaconf import MISSING
+
+from wvm_rl.data.windows import Film, RewindConfig, Windows
+from wvm_rl.errors import InputError
+from wvm_rl.files import atomic
+from wvm_rl.model import weights
+from wvm_rl.model.codec import Codec, LatentStatistics
+from wvm_rl.model.critic import FORMAT, Critic, CriticConfig
+from wvm_rl.model.fit import FitConfig, fit
+from wvm_rl.model.pool import CHUNK_WINDOWS, Pool, fill, shuffled_rows
+from wvm_rl.model.presets import TinyConfig
+from wvm_rl.model.wvm import LossConfig, WorldValueModel
+
+
+@dataclass
+class StagesConfig:
+    """What shapes a World Value Model, its data aside."""
+
+    wvm: Any = MISSING  # preset
+    seed: int = 0
+    windows: RewindConfig = field(default_factory=RewindConfig)
+    kl: float = 1e-5  # weight of the VAE's divergence
+    vae: FitConfig = field(default_factory=lambda: FitConfig(steps=2500, batch=8, learning_rate=1e-3, save_every=200))
+    pool: int = 80_000  # encoded windows
+    loss: LossConfig = field(default_factory=LossConfig)
+    model: FitConfig = field(
+        default_factory=lambda: FitConfig(steps=3000, batch=64, learning_rate=1e-3, save_every=300)
+    )
+
+    def __post_init__(self) -> None:
+        if self.pool < CHUNK_WINDOWS:
+            raise InputError(f"pool={self.pool} must be at least {CHUNK_WINDOWS} windows")
+
+
+@dataclass
+class Corpus:
+    """Expert films for training and for the check, and the instructions they index."""
+
+    training: list[Film]
+    held_out: list[Film]
+    instructions: list[str]
+    camera: str
+    fingerprint: str  # of all datasets
+
+
+class Stages:
+    """The stages of one pretraining; the folder of each is named by a hash of what shapes its result."""
+
+    def __init__(self, config: StagesConfig, films: Corpus, root: Path):
+        self.config, self.films, self.root = config, films, root
+        self.codec, self.model = Codec(config.wvm), WorldValueModel(config.wvm)
+        preset: TinyConfig = config.wvm
+        self.vae_meta = {
+            "films": films.fingerprint,
+            "size": preset.size,
+            "vae": asdict(preset.vae),
+            "windows": asdict(config.windows),
+            "kl": config.kl,
+            "fit": _shaping(config.vae),
+            "seed": config.seed,
+        }
+        self.pool_meta = {"vae": self.vae_meta, "count": config.pool}
+        self.model_meta = {
+            "pool": self.pool_meta,
+            "preset": asdict(preset),
+            "loss": asdict(config.loss),
+            "fit": _shaping(config.model),
+            "instructions": films.instructions,
+        }
+
+    def folder(self, stage: str, meta: dict[str, Any]) -> Path:
+        """Where a stage works and leaves its result."""
+        return self.root / f"{stage}-{hashlib.sha256(json.dumps(meta, sort_keys=True).encode()).hexdigest()[:10]}"
+
+    def vae(self) -> tuple[dict[str, np.ndarray], LatentStatistics]:
+        """Trains the VAE and measures its latents."""
+        config, folder = self.config, self.folder("vae", self.vae_meta)
+        windows = Windows(self.films.training, config.windows, config.seed + 1)
+
+        def batches(step: int) -> dict[str, np.ndarray]:
+            # Prefix and current frames: what inference encodes; the VAE is causal, so longer clips add little.
+            return {"frames": windows.batch(step * config.vae.batch, config.vae.batch)[0][:, :5]}
+
+        def loss(params: Any, batch: dict[str, Any], key: Any) -> Any:
+            return self.codec.loss(params, batch["frames"], key, config.kl)
+
+        start = partial(self.codec.graph.init, config.seed)
+        params = self._kept(
+            folder,
+            lambda: fit("vae", loss, start, batches, config.vae, config.seed, folder, self.vae_meta),
+            self.codec.graph.shapes,
+        )
+        path = folder / "latents.json"
+        if not path.exists():
+            unit = LatentStatistics([0.0] * config.wvm.vae.z_dim, [1.0] * config.wvm.vae.z_dim)
+            frames = windows.batch(0, 8 * CHUNK_WINDOWS)[0]
+            encode = self._encoder(params, unit)
+            parts = [frames[at : at + CHUNK_WINDOWS] for at in range(0, len(frames), CHUNK_WINDOWS)]
+            latents = np.concatenate([encode(part) for part in parts])[:, 1:].astype(np.float64)
+            mean, std = latents.mean((0, 1, 2, 3)), latents.std((0, 1, 2, 3))
+            with atomic(path) as part:
+                part.write_text(json.dumps({"mean": mean.tolist(), "std": np.maximum(std, 1e-6).tolist()}))
+        return params, LatentStatistics(**json.loads(path.read_text()))
+
+    def pools(self, params: dict[str, np.ndarray], statistics: LatentStatistics) -> tuple[Pool, Pool]:
+        """Encodes the training windows, and a few of held-out episodes."""
+        config, folder, latent = self.config, self.folder("pool", self.pool_meta), self.config.wvm.latent
+        encode = self._encoder(params, statistics)
+        windows = Windows(self.films.training, config.windows, config.seed + 2)
+        check = Windows(self.films.held_out, config.windows, config.seed + 3)
+        pool = fill(folder / "training", windows, encode, config.pool, latent, self.pool_meta)
+        return pool, fill(folder / "held_out", check, encode, 4 * CHUNK_WINDOWS, latent, self.pool_meta)
+
+    def wvm(self, pool: Pool, held_out: Pool) -> dict[str, np.ndarray]:
+        """Trains both streams on the pool."""
+        config, folder, model = self.config, self.folder("wvm", self.model_meta), self.model
+        table = np.stack([model.tokenize(instruction) for instruction in self.films.instructions])
+
+        def batches(step: int) -> dict[str, np.ndarray]:
+            return {**pool.batch(shuffled_rows(len(pool), config.seed, step, config.model.batch)), "text": table}
+
+        def loss(params: Any, batch: dict[str, Any], key: Any) -> Any:
+            return model.loss(params, batch, key, config.loss)
+
+        predict = jax.jit(model.predict)
+        probe = held_out.batch(np.arange(len(held_out)))
+
+        def check(params: Any) -> dict[str, float]:
+            """Root mean square error on held-out windows, given the true prefix."""
+            tokens, error = table[probe["instruction"]], []
+            for at in range(0, len(held_out), CHUNK_WINDOWS):
+                part = slice(at, at + CHUNK_WINDOWS)
+                current = probe["current"][part].astype(np.float32)
+                values = predict(params, current, probe["value"][part, 0], tokens[part])
+                error.append(np.square(np.asarray(values)[:, 1:] - probe["value"][part, 1:]).mean())
+            return {"held_out_rmse": float(np.sqrt(np.mean(error)))}
+
+        start = partial(model.graph.init, config.seed + 1)
+        return self._kept(
+            folder,
+            lambda: fit("wvm", loss, start, batches, config.model, config.seed + 1, folder, self.model_meta, check),
+            model.graph.shapes,
+        )
+
+    def scores(self) -> dict[str, float]:
+        """Last row of metrics of each finished training."""
+        scores = {}
+        for stage, meta in (("vae", self.vae_meta), ("wvm", self.model_meta)):
+            row = json.loads((self.folder(stage, meta) / "metrics.jsonl").read_text().splitlines()[-1])
+            scores |= {f"{stage} {name}": value for name, value in row.items() if name != "stage"}
+        return scores
+
+    def _encoder(self, params: dict[str, np.ndarray], statistics: LatentStatistics) -> Any:
+        encode = jax.jit(partial(self.codec.encode_many, statistics=statistics))
+        return lambda frames: np.asarray(encode(params, frames))
+
+    def _kept(self, folder: Path, make: Any, shapes: dict[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
+        """A finished stage's parameters, made once."""
+        path = folder / "params.safetensors"
+        if not path.exists():
+            made = make()
+            with atomic(path) as part:
+                weights.save(part, made)
+        return weights.load(path, shapes)
+
+
+def _shaping(config: FitConfig) -> dict[str, Any]:
+    return {name: value for name, value in asdict(config).items() if name != "save_every"}
+
+
+def train(config: StagesConfig, films: Corpus, root: Path) -> tuple[Critic, dict[str, float]]:
+    """Runs or resumes every stage under `root`; returns the critic and the last metrics of each training."""
+    stages = Stages(config, films, root)
+    vae, statistics = stages.vae()
+    pool, held_out = stages.pools(vae, statistics)
+    wvm = stages.wvm(pool, held_out)
+    params = {f"vae.{name}": value for name, value in vae.items()}
+    params |= {f"wvm.{name}": value for name, value in wvm.items()}
+    return Critic(CriticConfig(FORMAT, films.camera, config.wvm, statistics), params), stages.scores()

@@ -1,0 +1,80 @@
+"""Parameters as flat dicts of named arrays: what training, Orbax and safetensors all read.
+
+A module's graph is split off once; a name is the path of an array in it, joined by dots.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from flax import nnx
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from wvm_rl.errors import InputError
+
+Params = dict[str, jax.Array]
+
+
+class Graph:
+    """A module without its arrays; `merge` puts named arrays back in."""
+
+    def __init__(self, make: Callable[[nnx.Rngs], nnx.Module]):
+        self._make = make
+        self._graphdef, state = nnx.split(nnx.eval_shape(lambda: make(nnx.Rngs(0))))
+        leaves, self._tree = jax.tree_util.tree_flatten_with_path(state)
+        self.shapes = {_name(path): tuple(leaf.shape) for path, leaf in leaves}
+
+    def init(self, seed: int) -> Params:
+        """Fresh parameters, f32."""
+
+        def draw(key: jax.Array) -> list[jax.Array]:
+            return jax.tree.leaves(nnx.state(self._make(nnx.Rngs(params=key))))
+
+        return dict(zip(self.shapes, jax.jit(draw)(jax.random.key(seed))))
+
+    def merge(self, params: Params) -> Any:
+        """The module carrying `params`, which may be tracers."""
+        return nnx.merge(self._graphdef, jax.tree.unflatten(self._tree, [params[name] for name in self.shapes]))
+
+
+def _name(path: tuple[Any, ...]) -> str:
+    return ".".join(str(entry.key) for entry in path if hasattr(entry, "key"))
+
+
+def save(path: Path, params: dict[str, Any]) -> None:
+    """Writes one safetensors file; equal arrays give equal bytes."""
+    save_file({name: np.ascontiguousarray(params[name]) for name in sorted(params)}, path)
+
+
+def load(path: Path, shapes: dict[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
+    """Reads a safetensors file that must hold exactly the arrays named in `shapes`, f32.
+
+    Raises:
+        InputError: no such file, not safetensors, or a tensor unknown, missing, misshaped or not finite, by name.
+    """
+    try:
+        with safe_open(path, "numpy") as file:
+            found = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, not a dict
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"{path}: not a whole safetensors file ({error}); fetch or export it again") from error
+    unknown, missing = sorted(found.keys() - shapes.keys()), sorted(shapes.keys() - found.keys())
+    if unknown:
+        raise InputError(
+            f"{path}: unknown tensor {unknown[0]} ({len(unknown)} in all): its config.json is another one's"
+        )
+    if missing:
+        raise InputError(
+            f"{path}: tensor {missing[0]} is missing ({len(missing)} in all): its config.json is another's"
+        )
+    for name, shape in shapes.items():
+        tensor = found[name]
+        if tensor.shape != shape or tensor.dtype != np.float32:
+            raise InputError(
+                f"{path}: {name} is {tensor.dtype}{list(tensor.shape)}, its config needs float32{list(shape)}"
+            )
+        if not np.isfinite(tensor).all():
+            raise InputError(f"{path}: {name} has values that are not finite: export the critic again")
+    return found

@@ -1,0 +1,129 @@
+"""Trains a World Value Model on expert episodes: `python -m wvm_rl.pretrain wvm=tiny`.
+
+Stages, each resumable and kept under the data folder by what shapes it: expert episodes -> video VAE -> pool of
+encoded windows -> the model -> a critic's folder with its card.
+"""
+
+import hashlib
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from wvm_rl import cli
+from wvm_rl.card import write_card
+from wvm_rl.data.episodes import Dataset
+from wvm_rl.data.windows import Film, progress
+from wvm_rl.errors import InputError
+from wvm_rl.model.codec import fit_size
+from wvm_rl.model.presets import PRESETS
+from wvm_rl.model.stages import Corpus, StagesConfig, train
+
+TASKS = ["lift", "can", "bread", "cereal", "milk", "stack"]
+SHIPPED = Path(__file__).parent / "critics" / "tiny"
+
+
+@dataclass
+class DataConfig:
+    """Expert episodes to learn from."""
+
+    tasks: list[str] = field(default_factory=lambda: list(TASKS))
+    episodes: int = 120  # a task
+    held_out: int = 6  # episodes a task kept for the check printed during training
+    seed: int = 7000  # of the collection; not one that policies or benchmarks use
+    root: str | None = None  # data folder; null: `wvm_rl` in the user's cache
+    workers: int | None = None  # processes that collect; null: one a core
+
+    def __post_init__(self) -> None:
+        if not self.tasks:
+            raise InputError("data.tasks is empty: name at least one task")
+        if not 0 < self.held_out < self.episodes:
+            raise InputError(f"data.held_out={self.held_out} must lie between 0 and data.episodes={self.episodes}")
+
+
+@dataclass
+class PretrainConfig(StagesConfig):
+    """Pretraining of a World Value Model."""
+
+    defaults: list[Any] = field(default_factory=lambda: [{"wvm": "tiny"}, "_self_"])
+    data: DataConfig = field(default_factory=DataConfig)
+    out: str = str(SHIPPED)  # folder of the critic
+
+
+def collect(config: PretrainConfig) -> list[Dataset]:
+    """Expert datasets of all tasks, collected if they are not there yet."""
+    from envs.collect import CollectConfig
+    from envs.collect import collect as collected
+    from envs.recipes import RECIPES
+    from envs.tasks import TASKS as KNOWN
+
+    data = config.data
+    for task in data.tasks:
+        if task not in KNOWN:
+            raise InputError(f"data.tasks has unknown task {task}: choose from {', '.join(KNOWN)}")
+    return [
+        Dataset(
+            collected(
+                CollectConfig(
+                    env=KNOWN[task](),
+                    recipe=RECIPES["expert"](),
+                    episodes=data.episodes,
+                    seed=data.seed,
+                    fps=round(config.wvm.fps),
+                    size=config.wvm.size,
+                    root=data.root,
+                    workers=data.workers,
+                )
+            )
+        )
+        for task in data.tasks
+    ]
+
+
+def corpus(datasets: list[Dataset], size: int, held_out: int) -> Corpus:
+    """Reads the films of successful expert episodes; the last `held_out` of every dataset are kept apart.
+
+    Raises:
+        InputError: a dataset without frames, or with other episodes than experts'.
+    """
+    training, kept, instructions, digest = [], [], [], hashlib.sha256()
+    digest.update(str(held_out).encode())
+    camera = next(iter(datasets[0].cameras), "")
+    for dataset in datasets:
+        digest.update(dataset.fingerprint.encode())
+        for episode in dataset:
+            if episode.quality != "expert":
+                raise InputError(f"{dataset.path}: episode {episode.index} is {episode.quality}: use recipe=expert")
+            if not episode.success:
+                continue
+            frames, step = dataset.frames(episode.index, camera)
+            if episode.instruction not in instructions:
+                instructions.append(episode.instruction)
+            row = instructions.index(episode.instruction)
+            film = Film(fit_size(frames, size), progress(step, len(episode)), row)
+            (training if episode.index < len(dataset) - held_out else kept).append(film)
+    return Corpus(training, kept, instructions, camera, digest.hexdigest())
+
+
+def main(config: PretrainConfig) -> None:
+    """Trains and exports; run again after a kill to go on."""
+    from envs.cache import data_folder
+
+    start = time.monotonic()
+    datasets = collect(config)
+    films = corpus(datasets, config.wvm.size, config.data.held_out)
+    data = {
+        "episodes": f"{len(films.training)} for training, {len(films.held_out)} held out",
+        "frames": sum(len(film.frames) for film in films.training),
+        "instructions": "; ".join(films.instructions),
+        "seed": config.data.seed,
+        "fingerprint": films.fingerprint,
+    }
+    print(f"{data['episodes']}, {data['frames']} frames")
+    critic, scores = train(config, films, data_folder(config.data.root) / "pretrain")
+    critic.save(config.out, write_card(critic, config.seed, data, scores, time.monotonic() - start))
+    print(f"critic {critic.fingerprint[:12]} in {config.out}")
+
+
+if __name__ == "__main__":
+    cli.run(main, PretrainConfig, {"wvm": PRESETS})

@@ -1,0 +1,39 @@
+"""Intervals for success rates and for differences between paired rollouts."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from scipy.stats import binomtest, bootstrap
+
+CONFIDENCE = 0.95
+RESAMPLES = 10_000
+
+
+def wilson(successes: int, count: int) -> tuple[float, float]:
+    """Wilson's 95 % interval of a success rate (Wilson 1927)."""
+    interval = binomtest(int(successes), int(count)).proportion_ci(CONFIDENCE, method="wilson")
+    return float(interval.low), float(interval.high)
+
+
+def clustered_mean(values: np.ndarray, clusters: Sequence, seed: int = 0) -> tuple[float, float, float]:
+    """Mean of `values` [N] and its 95 % percentile-bootstrap interval, resampling whole clusters.
+
+    Rollouts of one policy are not independent, so a cluster is a (task, training seed). The mean is that of the cluster
+    means; with a single cluster its values are resampled instead.
+
+    Args:
+        clusters: [N] labels.
+
+    Returns:
+        mean, low, high.
+    """
+    labels = np.asarray([str(cluster) for cluster in clusters])
+    values = np.asarray(values, float)
+    means = np.array([values[labels == label].mean() for label in np.unique(labels)])
+    sample = means if len(means) > 1 else values
+    if np.ptp(sample) == 0:
+        return float(means.mean()), float(sample[0]), float(sample[0])
+    interval = bootstrap(
+        (sample,), np.mean, n_resamples=RESAMPLES, confidence_level=CONFIDENCE, method="percentile", rng=seed
+    ).confidence_interval
+    return float(means.mean()), float(interval.low), float(interval.high)

@@ -1,0 +1,231 @@
+"""The main job: episodes -> values -> columns -> policy -> rollouts -> run folder.
+
+python -m wvm_rl.train agent=awr env=lift policy=flow value=wvm seed=0
+"""
+
+import hashlib
+import json
+import os
+from dataclasses import asdict, dataclass, field, make_dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from omegaconf import MISSING, OmegaConf
+
+from agents import AGENTS, POLICIES
+from agents.acting import actor
+from agents.base import Columns, effective_fraction
+from agents.chunks import build
+from agents.trainer import Trained, TrainerConfig, train
+from envs.bank import bank
+from envs.cache import data_folder
+from envs.collect import CollectConfig, collect
+from envs.recipes import RECIPES, RecipeConfig
+from envs.rollout import Recording, rollouts
+from envs.tasks import POLICY_KEYS, TASKS
+from wvm_rl import cli, figures
+from wvm_rl.advantage import advantage, shuffled
+from wvm_rl.data.episodes import Dataset, Episode
+from wvm_rl.errors import InputError
+from wvm_rl.label import label
+from wvm_rl.runs import Run, WandbConfig, read_summary, show
+from wvm_rl.stats import wilson
+from wvm_rl.values import VALUES
+
+
+@dataclass
+class DataConfig:
+    """Episodes to learn from."""
+
+    episodes: int = 100
+    seed: int = 0  # of the collection
+    fps: int = 4  # frames a second for the critic; 0: none, then no OpenGL is needed, nor can value=wvm be used
+    root: str | None = None  # data folder; null: `wvm_rl` in the user's cache
+    workers: int | None = None  # processes that collect; null: one a core
+    recipe: RecipeConfig = MISSING
+
+
+def _data(recipe: type[RecipeConfig]) -> type[DataConfig]:
+    """The data choice of one recipe."""
+    choice = make_dataclass(recipe.__name__, [("recipe", recipe, field(default_factory=recipe))], bases=(DataConfig,))
+    choice.__doc__ = recipe.__doc__
+    return choice
+
+
+@dataclass
+class EvaluationConfig:
+    """Rollouts that judge the policy."""
+
+    rollouts: int = 50  # a training seed
+    seed: int = 0  # of the bank of initial states and of the policy's noise
+    workers: int | None = None  # processes; null: one a core
+    guidance: float = 1.0  # of a conditioned policy: 1 follows the condition, above 1 exaggerates it
+    videos: int = 0  # rollouts to film, with the critic's value drawn in
+
+    def __post_init__(self):
+        if self.rollouts < 1:
+            raise InputError(f"evaluation.rollouts={self.rollouts} must be at least 1")
+        if not 0 <= self.videos <= self.rollouts:
+            raise InputError(f"evaluation.videos={self.videos} must lie in [0, evaluation.rollouts]")
+
+
+@dataclass
+class TrainConfig:
+    """The main job."""
+
+    defaults: list[Any] = field(
+        default_factory=lambda: [
+            {"env": "lift"},
+            {"agent": "awr"},
+            {"policy": "flow"},
+            {"value": "wvm"},
+            {"data": "mixed"},
+            "_self_",
+        ]
+    )
+    env: Any = MISSING
+    agent: Any = MISSING
+    policy: Any = MISSING
+    value: Any = MISSING
+    data: Any = MISSING
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    wandb: WandbConfig = field(default_factory=WandbConfig)
+    seed: int = 0  # of the policy's training
+    seeds: int = 1  # trains seed, seed + 1, ... at once
+
+    def __post_init__(self):
+        if self.seed < 0 or self.seeds < 1:
+            raise InputError(f"seed={self.seed} must be at least 0 and seeds={self.seeds} at least 1")
+
+
+GROUPS = {
+    "env": TASKS,
+    "agent": AGENTS,
+    "policy": POLICIES,
+    "value": VALUES,
+    "data": {name: _data(recipe) for name, recipe in RECIPES.items()},
+}
+UNNAMED = ("hydra", "defaults", "wandb")  # settings that do not change a run's result, nor its folder
+
+
+def run_name(*, _root_: Any) -> str:
+    """Folder of a run: readable, and unique to its settings, so that the same command continues or finds it."""
+    settings = OmegaConf.to_container(OmegaConf.masked_copy(_root_, [key for key in _root_ if key not in UNNAMED]))
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()[:8]
+    chosen = _root_.hydra.runtime.choices
+    value = chosen["value"] + ("-shuffled" if settings["value"]["shuffle"] else "")
+    return "-".join([chosen[name] for name in ("env", "data", "agent")] + [value, f"seed{settings['seed']}", digest])
+
+
+def main(config: TrainConfig, folder: Path) -> None:
+    """Runs the job, continues an interrupted one, or shows a finished one."""
+    summary = read_summary(folder)
+    if summary:
+        print("this run is finished; delete its folder to run it again")
+        return show(summary, folder)
+
+    data = config.data
+    run = Run.open(folder, config, config.wandb)
+    with run.stage("episodes"):
+        settings = CollectConfig(
+            env=config.env,
+            recipe=data.recipe,
+            episodes=data.episodes,
+            seed=data.seed,
+            fps=data.fps,
+            root=data.root,
+            workers=data.workers,
+        )
+        dataset = Dataset(collect(settings))
+        episodes = list(dataset)
+    with run.stage("values"):
+        values = label(dataset, config.value.source())
+        delta = advantage(values, config.value.horizon_k)
+        if config.value.shuffle:
+            delta = shuffled(delta, config.seed)
+    columns = config.agent.columns(delta, values, episodes)
+    figures.value_curves(folder / "figures", dataset, values)
+    with run.stage("policy"):
+        arrays, statistics = build(episodes, POLICY_KEYS)
+        seeds = range(config.seed, config.seed + config.seeds)
+        trained = train(
+            config.policy,
+            arrays,
+            statistics,
+            columns,
+            config.trainer,
+            seeds,
+            folder / "checkpoints",
+            on_metrics=lambda metrics: run.log("policy", metrics),
+        )
+    with run.stage("rollouts"):
+        rows, recordings = evaluate(config, trained, columns)
+        run.write_rows("episodes.parquet", rows)
+    if recordings:
+        with run.stage("videos"):
+            figures.films(folder / "videos", config.env, config.value, recordings)
+    summary = summarise(config, columns, rows, run)
+    run.finish(summary)
+    show(summary, folder)
+
+
+def evaluate(config: TrainConfig, trained: Trained, columns: Columns) -> tuple[list[dict], dict[int, Recording]]:
+    """Rolls out every training seed from the same initial states: rows of `episodes.parquet`, and recordings."""
+    evaluation, rows, recordings = config.evaluation, [], {}
+    workers = evaluation.workers or os.cpu_count() or 1
+    states = bank(config.env, evaluation.seed, evaluation.rollouts, config.data.root, workers)
+    for position, seed in enumerate(trained.seeds):
+        act = actor(
+            config.policy,
+            trained.seed(position),
+            trained.statistics,
+            rows=16,
+            cond=config.agent.act_cond(columns),
+            seed=evaluation.seed,
+            guidance=evaluation.guidance,
+        )
+        record = range(evaluation.videos) if position == 0 else ()
+        table, filmed = rollouts(config.env, states, act, evaluation.rollouts, workers, record=record)
+        rows += [{"seed": seed, **row} for row in table]
+        recordings |= filmed
+    return rows, recordings
+
+
+def summarise(config: TrainConfig, columns: Columns, rows: list[dict], run: Run) -> dict[str, Any]:
+    """The content of `summary.json`."""
+    success = [row["success"] for row in rows]
+    seconds = [row["seconds"] for row in rows if row["success"]]
+    return {
+        "env": config.env.name,
+        "agent": _choice(AGENTS, config.agent),
+        "policy": _choice(POLICIES, config.policy),
+        "value": _choice(VALUES, config.value) + (" (shuffled)" if config.value.shuffle else ""),
+        "recipe": config.data.recipe.name,
+        "episodes": config.data.episodes,
+        "seed": config.seed,
+        "seeds": config.seeds,
+        "rollouts": len(rows),
+        "success_rate": float(np.mean(success)),
+        "success_ci95": wilson(sum(success), len(success)),
+        "success_in_budget": float(np.mean([row["success_in_budget"] for row in rows])),
+        "median_seconds_to_success": float(np.median(seconds)) if seconds else None,
+        "samples": len(columns.weight),
+        "kept_fraction": float(np.mean(columns.weight > 0)),
+        "ess_fraction": effective_fraction(columns.weight),
+        "wall_seconds": run.seconds,
+    }
+
+
+def _choice(registry: dict[str, type], config: Any) -> str:
+    return next(name for name, choice in registry.items() if choice is type(config))
+
+
+def entry() -> None:
+    OmegaConf.register_new_resolver("run_name", run_name)
+    cli.run(main, TrainConfig, GROUPS, run_dir="runs/${run_name:}")
+
+
+if __name__ == "__main__":
+    entry()

@@ -1,0 +1,14 @@
+"""Value sources by name."""
+
+from wvm_rl.values.base import ValueConfig
+from wvm_rl.values.clock import ClockConfig
+from wvm_rl.values.oracle import OracleConfig
+from wvm_rl.values.success import SuccessConfig
+from wvm_rl.values.wvm import WvmConfig
+
+VALUES: dict[str, type[ValueConfig]] = {
+    "wvm": WvmConfig,
+    "oracle": OracleConfig,
+    "clock": ClockConfig,
+    "success": SuccessConfig,
+}
