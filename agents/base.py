@@ -73,6 +73,31 @@ def checked(advantage: np.ndarray, values: Sequence[np.ndarray], episodes: Seque
     return advantage
 
 
+def fitting(columns: Columns, count: int) -> Columns:
+    """The columns as f32 arrays, after checking that they fit a dataset of `count` samples.
+
+    Raises:
+        InputError: other lengths, weights that are negative, not finite or all 0, conditions that are not finite.
+    """
+    weight = np.asarray(columns.weight, np.float32)
+    if weight.shape != (count,):
+        raise InputError(f"weights have shape {weight.shape}, the dataset {count} samples: compute the columns again")
+    if not (np.isfinite(weight).all() and (weight >= 0).all()):
+        raise InputError("weights must be finite and not negative: check the agent's settings and the values")
+    if not weight.any():
+        raise InputError(
+            "the method keeps no sample of the dataset: choose another method or threshold, or other values"
+        )
+    if columns.cond is None:
+        return Columns(weight)
+    cond = np.asarray(columns.cond, np.float32)
+    if cond.ndim != 2 or len(cond) != count or cond.shape[1] < 1 or not np.isfinite(cond).all():
+        raise InputError(
+            f"conditions have shape {cond.shape}, expected [{count}, C], finite: compute the columns again"
+        )
+    return Columns(weight, cond)
+
+
 def effective_fraction(weight: np.ndarray) -> float:
     """Effective sample size over N: (sum w)^2 / (N sum w^2), 1 for equal weights (Kish 1965); 0 if all are 0."""
     weight = np.asarray(weight, np.float64)

@@ -1,22 +1,22 @@
 """The data folder: finished files named by what shapes their content, made once, by one process at a time."""
 
 import ast
-import fcntl
 import hashlib
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import platformdirs
 
-from wvm_rl.data import episodes
-from wvm_rl.errors import InputError
+from wvm_rl.data.episodes import LAYOUT
+from wvm_rl.files import exclusive
+
+__all__ = ["data_folder", "exclusive", "key"]
 
 SIMULATORS = ("mujoco", "robosuite")
-# Files of `envs` that shape neither an episode nor an initial state, or whose content is in the settings; an edit of any other file outdates what is cached.
+# Files of `envs` that shape neither an episode nor an initial state, or whose content is in the settings; an edit of
+# any other file outdates what is cached.
 NEUTRAL = {"__init__", "bank", "cache", "collect", "render", "rollout", "tasks", "video", "workers"}
 
 
@@ -26,14 +26,14 @@ def data_folder(root: str | None) -> Path:
 
 
 def key(settings: Any) -> str:
-    """Hash [8 hex digits] of JSON-like settings, of the simulators' versions and of the code of `envs` and of the file format.
+    """Hash [8 hex digits] of JSON-like settings, the simulators' versions, the code of `envs` and the file layout.
 
     Comments, docstrings and formatting of the code do not count.
     """
     versions = {name: version(name) for name in SIMULATORS}
     files = [path for path in sorted(Path(__file__).parent.glob("*.py")) if path.stem not in NEUTRAL]
-    code = {path.stem: _code(path) for path in [*files, Path(episodes.__file__)]}
-    text = json.dumps([settings, versions, code], sort_keys=True)
+    code = {path.stem: _code(path) for path in files}
+    text = json.dumps([settings, versions, code, LAYOUT], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
@@ -48,20 +48,3 @@ def _code(path: Path) -> str:
 
 def _is_text(node: ast.AST) -> bool:
     return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
-
-
-@contextmanager
-def exclusive(path: Path) -> Iterator[None]:
-    """Holds the making of `path`: a second process waits here until the first is done or dead.
-
-    Raises:
-        InputError: its folder cannot be written to.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lock = path.with_name(f".{path.name}.lock").open("w")
-    except OSError as error:
-        raise InputError(f"cannot write to {path.parent}: choose another root or change its permissions") from error
-    with lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield

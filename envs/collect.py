@@ -57,16 +57,16 @@ def collect(config: CollectConfig) -> Path:
     on interruptions. Finished episodes wait in `<dataset>.parts/` until the last one is there.
     """
     path = dataset_path(config)
-    if path.exists():
+    parts = path.with_suffix(".parts")
+    if path.exists() and not parts.exists():
         return path
     with exclusive(path):
         if not path.exists():
-            parts = path.with_suffix(".parts")
             parts.mkdir(parents=True, exist_ok=True)
             paths = [parts / f"{index:06d}.hdf5" for index in range(config.episodes)]
             arguments = _record_missing(config, paths)
             write(path, paths, arguments)
-            shutil.rmtree(parts)
+        shutil.rmtree(parts, ignore_errors=True)
     return path
 
 

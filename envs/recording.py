@@ -134,18 +134,32 @@ def record(
     Returns:
         The episode without frames.
     """
+    for attempt in range(MAX_TRIES):
+        episode, as_planned = draw(simulation, recipe, seed, index, attempt, on_step)
+        if as_planned:
+            return episode
+    task, kind = simulation.task.name, quality(recipe, index)
+    raise RuntimeError(f"{task}: no {kind} episode in {MAX_TRIES} draws of seed {seed}, episode {index}")
+
+
+def draw(
+    simulation: Simulation,
+    recipe: RecipeConfig,
+    seed: int,
+    index: int,
+    attempt: int,
+    on_step: Callable[[int], None] = lambda step: None,
+) -> tuple[Episode, bool]:
+    """Plays draw `attempt` of an episode; returns it, and whether it went as planned."""
     task = simulation.task
     name = zlib.crc32(f"{task.name}/{recipe.name}".encode())
     kind = quality(recipe, index)
-    for attempt in range(MAX_TRIES):
-        entropy = np.random.SeedSequence([COLLECTION, name, seed, index, attempt])
-        rng = np.random.default_rng(entropy)
-        simulation.reset(int(entropy.generate_state(1)[0]))
-        lapses = plan(recipe, task.name, tuple(phase.name for phase in EXPERTS[task.name]), kind, rng)
-        episode = _play(simulation, Performance(simulation, lapses, rng), kind, index, on_step)
-        if episode.success == (kind != "failure") and len(episode.lapses) == _expected(lapses):
-            return episode
-    raise RuntimeError(f"{task.name}: no {kind} episode in {MAX_TRIES} draws of seed {seed}, episode {index}")
+    entropy = np.random.SeedSequence([COLLECTION, name, seed, index, attempt])
+    rng = np.random.default_rng(entropy)
+    simulation.reset(int(entropy.generate_state(1)[0]))
+    lapses = plan(recipe, task.name, tuple(phase.name for phase in EXPERTS[task.name]), kind, rng)
+    episode = _play(simulation, Performance(simulation, lapses, rng), kind, index, on_step)
+    return episode, episode.success == (kind != "failure") and len(episode.lapses) == _expected(lapses)
 
 
 def _expected(lapses: Plan) -> int:

@@ -23,6 +23,7 @@ class Recording:
     model_file: str
     states: np.ndarray  # [T + 1, S] f64
     actions: np.ndarray  # [T, 7] f32
+    success: bool
 
 
 @dataclass
@@ -246,5 +247,6 @@ class _Slot:
         observation = np.concatenate([known[key].ravel() for key in self.job.keys]).astype(np.float32)
         recording = None
         if self._done and self.rollout in self.job.record:
-            recording = Recording(self.simulation.model_file, np.stack(self.states), np.stack(self.actions))
+            trace = np.stack(self.states), np.stack(self.actions)
+            recording = Recording(self.simulation.model_file, *trace, self.simulation.success)
         return Report(self.rollout, self.step, observation, self.simulation.success, self._done, recording)

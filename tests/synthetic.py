@@ -25,9 +25,9 @@ def episode(
     interval: int = 5,
     size: int = 16,
 ) -> Episode:
-    """An episode of noise whose frames show progress as brightness; `lapses` name their kinds."""
+    """An episode of noise whose frames show time as brightness (interval=0: no frames); `lapses` name their kinds."""
     rng = np.random.default_rng(index)
-    step = np.arange(0, length, interval, dtype=np.int32)
+    step = np.arange(0, length, interval or length, dtype=np.int32)
     frames = np.broadcast_to((255 * step / length).astype(np.uint8)[:, None, None, None], (len(step), size, size, 3))
     rewards = np.zeros(length, np.float32)
     rewards[-1] = success

@@ -66,12 +66,14 @@ def test_resume_equals_an_uninterrupted_run_bit_for_bit(tmp_path, seeds):
     assert again == []
 
 
-@pytest.mark.parametrize("knobs", [{}, {"batching": "vmap", "interval": 20}])
+@pytest.mark.parametrize("knobs", [{"batching": "map"}, {"batching": "vmap", "interval": 20}])
 def test_many_seeds_equal_each_alone(knobs):
+    many_at_once = knobs["batching"] == "vmap"
     many = fit(config=dataclasses.replace(CONFIG, **knobs), seeds=(0, 4))  # 20 leaves a shorter last interval
     assert many.seeds == (0, 4)
     for index, seed in enumerate(many.seeds):
-        assert_same(many.seed(index), fit(seeds=(seed,)).seed(0), rtol=1e-3, atol=1e-5)
+        tolerance = {"rtol": 1e-3, "atol": 1e-5} if many_at_once else {}  # one after the other: the same bits
+        assert_same(many.seed(index), fit(seeds=(seed,)).seed(0), **tolerance)
     assert not np.array_equal(many.params["inner"]["kernel"][0], many.params["inner"]["kernel"][1])
 
 

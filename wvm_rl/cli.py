@@ -34,7 +34,7 @@ def _help(name: str, groups: Groups) -> str:
 
 
 def run(main: Callable[..., Any], config: type, groups: Groups, run_dir: str | None = None) -> None:
-    """Runs `main(config)`, or `main(config, folder)` for a job with a run folder, with the command line's overrides applied.
+    """Runs `main(config)`, or `main(config, folder)` for a job with a run folder, as the command line says.
 
     Args:
         main: takes an instance of `config`, checked by its `__post_init__`.

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import matplotlib
 
@@ -21,6 +20,15 @@ SHADES = {"hesitation": "#E69F00", "retry": "#CC79A7", "failure": "#D55E00"}
 COLUMN = 3.4  # inches, width of a paper's column
 STRIP = 10  # frames in a film strip
 SHOWN = ("expert", "hesitation", "retry", "mixed", "failure")
+
+
+def summary(folder: Path, dataset: Dataset, values: Sequence[np.ndarray]) -> None:
+    """Draws `value_curves.png` and, if the dataset has frames, `film_strip.png` of an episode with a retry if any."""
+    value_curves(folder, dataset, values)
+    if dataset.cameras:
+        retries = [episode.index for episode in dataset if KINDS.index("retry") in episode.lapses[:, 0]]
+        index = (retries or [0])[0]
+        film_strip(folder / "film_strip.png", dataset, index, dataset.cameras[0], values[index])
 
 
 def value_curves(folder: Path, dataset: Dataset, values: Sequence[np.ndarray]) -> Path:
@@ -64,9 +72,9 @@ def film_strip(path: Path, dataset: Dataset, index: int, camera: str, values: np
 def curve(axis: Axes, dataset: Dataset, episode: Episode, values: np.ndarray) -> None:
     """Draws an episode's values, its true progress if that is known, and its lapses."""
     seconds = np.arange(len(values)) / dataset.control_freq
-    for kind, first, last in episode.lapses:
-        name = KINDS[kind]
-        axis.axvspan(first / dataset.control_freq, last / dataset.control_freq, color=SHADES[name], alpha=0.3, lw=0)
+    for kind, first, last in episode.lapses / np.array([1, dataset.control_freq, dataset.control_freq]):
+        until = last + 1 / dataset.control_freq
+        axis.axvspan(first, until, color=SHADES[KINDS[int(kind)]], alpha=0.3, lw=0)
     if "expert_steps" in dataset.env_args:
         axis.plot(seconds, truth(episode, dataset.env_args["expert_steps"]), "--", color=TRUE, lw=0.8)
     axis.plot(seconds, values, color=PREDICTED, lw=1.2)

@@ -1,5 +1,6 @@
 """Files and folders are written whole or not at all."""
 
+import fcntl
 import os
 import shutil
 import uuid
@@ -38,3 +39,20 @@ def atomic(path: Path) -> Iterator[Path]:
             shutil.rmtree(partial)
         else:
             partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def exclusive(path: Path) -> Iterator[None]:
+    """Holds the making of `path`: a second process waits here until the first is done or dead.
+
+    Raises:
+        InputError: its folder cannot be written to.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = path.with_name(f".{path.name}.lock").open("w")
+    except OSError as error:
+        raise InputError(f"cannot write to {path.parent}: choose another folder or change its permissions") from error
+    with lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield

@@ -5,8 +5,6 @@ They lie beside the dataset as `<dataset>.<source>.parquet` (`wvm_rl.data.sideca
 
 import json
 import shutil
-from collections.abc import Iterator
-from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,7 +17,7 @@ from wvm_rl import cli
 from wvm_rl.data import sidecar
 from wvm_rl.data.episodes import Dataset
 from wvm_rl.errors import InputError
-from wvm_rl.files import atomic
+from wvm_rl.files import atomic, exclusive
 from wvm_rl.values import VALUES
 from wvm_rl.values.base import Source, Values
 
@@ -47,23 +45,10 @@ def label(dataset: Dataset, source: Source, progress: bool = True) -> list[np.nd
     """
     path = sidecar.beside(dataset.path, source.name)
     belongs = {"dataset": dataset.fingerprint, "source": source.name, "critic": source.fingerprint}
-    parts = path.with_suffix(".parts")
-    if not path.exists() or sidecar.notes(path) != belongs:
-        done = _finished(parts, belongs)
-        bar = tqdm(
-            total=len(dataset), initial=done, desc=f"values: {source.name}", unit="ep", disable=not progress, leave=False
-        )
-        with bar, closing(_generator(source, dataset, done)) as values:
-            _begin(parts, belongs)
-            for index, each in enumerate(values, start=done):
-                track = at_steps(each, dataset.lengths[index])
-                if not np.isfinite(track.progress).all():
-                    raise InputError(f"{dataset.path}: value={source.name} is not finite in episode {index}")
-                sidecar.write_part(parts / f"{index:06d}.parquet", index, track)
-                bar.update()
-        info = {"fps": dataset.control_freq, "prompts": sorted({episode.instruction for episode in dataset})}
-        sidecar.join(path, [parts / f"{index:06d}.parquet" for index in range(len(dataset))], belongs, info)
-    shutil.rmtree(parts, ignore_errors=True)
+    if not _current(path, belongs):
+        with exclusive(path):
+            if not _current(path, belongs):
+                _compute(dataset, source, path, belongs, progress)
     return [track.progress for track in sidecar.read(path, dataset.lengths)]
 
 
@@ -74,9 +59,30 @@ def at_steps(values: Values, length: int) -> sidecar.Track:
     return sidecar.Track(*(np.interp(steps, values.step, each).astype(np.float32) for each in (values.value, std)))
 
 
-def _generator(source: Source, dataset: Dataset, start: int) -> Iterator[Values]:
-    """The source's values from episode `start` on; it may refuse here, before anything is written."""
-    return (values for values in source.values(dataset, start)) if start < len(dataset) else (_ for _ in ())
+def _current(path: Path, belongs: dict[str, Any]) -> bool:
+    return path.exists() and sidecar.notes(path) == belongs
+
+
+def _compute(dataset: Dataset, source: Source, path: Path, belongs: dict[str, Any], progress: bool) -> None:
+    """Writes the sidecar, going on after the episodes that an interrupted labelling of the same kind has left."""
+    parts = path.with_suffix(".parts")
+    done = _finished(parts, belongs)
+    values = source.values(dataset, done)  # may refuse the dataset, before anything is written
+    _begin(parts, belongs)
+    lengths, description = dataset.lengths, f"values: {source.name}"
+    bar = tqdm(total=len(dataset), initial=done, desc=description, unit="ep", disable=not progress)
+    with bar:
+        for index, each in enumerate(values, start=done):
+            track = at_steps(each, lengths[index])
+            if not np.isfinite(track.progress).all():
+                raise InputError(
+                    f"{dataset.path}: value={source.name} is not finite in episode {index}: check the critic"
+                )
+            sidecar.write_part(parts / f"{index:06d}.parquet", index, track)
+            bar.update()
+    info = {"fps": dataset.control_freq, "prompts": sorted({episode.instruction for episode in dataset})}
+    sidecar.join(path, [parts / f"{index:06d}.parquet" for index in range(len(dataset))], belongs, info)
+    shutil.rmtree(parts)
 
 
 def _finished(parts: Path, belongs: dict[str, Any]) -> int:

@@ -81,7 +81,7 @@ class Run:
         run = Run(folder, wandb)
         with atomic(folder / "config.yaml") as partial:
             partial.write_text(yaml.safe_dump(_plain(asdict(config)), sort_keys=False))
-        run.write_json("versions.json", provenance())
+        write_json(folder / "versions.json", provenance())
         if wandb.mode != "disabled":
             import wandb as client
 
@@ -110,19 +110,19 @@ class Run:
         """
         path = self.folder / "metrics.jsonl"
         if stage not in self._logged and path.exists():
-            lines = [json.loads(line) for line in path.read_text().splitlines()]
+            whole = [line for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
+            lines = [json.loads(line) for line in whole]  # a kill may have cut the last one short
             kept = [line for line in lines if line["stage"] != stage or line["step"] < metrics["step"]]
             with atomic(path) as partial:
                 partial.write_text("".join(json.dumps(line) + "\n" for line in kept))
         self._logged.add(stage)
         with path.open("a") as file:
-            file.write(json.dumps({"stage": stage, **metrics}) + "\n")
+            file.write(json.dumps(_plain({"stage": stage, **metrics})) + "\n")
         if self._mirror:
             self._mirror.log({f"{stage}/{name}": value for name, value in metrics.items()})
 
     def write_json(self, name: str, content: dict[str, Any]) -> None:
-        with atomic(self.folder / name) as partial:
-            partial.write_text(json.dumps(_plain(content), indent=1) + "\n")
+        write_json(self.folder / name, content)
 
     def write_rows(self, name: str, rows: list[dict[str, Any]]) -> None:
         with atomic(self.folder / name) as partial:
@@ -130,7 +130,7 @@ class Run:
 
     def finish(self, summary: dict[str, Any]) -> None:
         """Writes `summary.json`, last, and hands summary, figures and videos to wandb."""
-        self.write_json("summary.json", summary)
+        write_json(self.folder / "summary.json", summary)
         if self._mirror:
             import wandb as client
 
@@ -141,6 +141,12 @@ class Run:
             self._mirror.log({"episodes": client.Table(dataframe=pd.read_parquet(self.folder / "episodes.parquet"))})
             self._mirror.summary.update(_plain(summary))
             self._mirror.finish()
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Writes JSON, whole or not at all; NaN becomes null."""
+    with atomic(path) as partial:
+        partial.write_text(json.dumps(_plain(content), indent=1) + "\n")
 
 
 def read_summary(folder: Path) -> dict[str, Any] | None:
@@ -171,8 +177,9 @@ def show(summary: dict[str, Any], folder: Path) -> None:
     table.add_row("effective sample size", f"{summary['ess_fraction']:.0%}")
     for stage, wall in summary["wall_seconds"].items():
         table.add_row(f"seconds: {stage}", f"{wall:.1f}")
-    table.add_row("run folder", str(folder))
-    Console(soft_wrap=True).print(table)
+    console = Console(soft_wrap=True)
+    console.print(table)
+    console.print(f"run folder: {folder}", markup=False, highlight=False)
 
 
 def _plain(value: Any) -> Any:

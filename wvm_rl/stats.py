@@ -37,3 +37,28 @@ def clustered_mean(values: np.ndarray, clusters: Sequence, seed: int = 0) -> tup
         (sample,), np.mean, n_resamples=RESAMPLES, confidence_level=CONFIDENCE, method="percentile", rng=seed
     ).confidence_interval
     return float(means.mean()), float(interval.low), float(interval.high)
+
+
+def stratified_mean(samples: Sequence[np.ndarray], seed: int = 0) -> tuple[float, float, float]:
+    """Mean over tasks of the means over trajectories, and its 95 % percentile-bootstrap interval within tasks.
+
+    Args:
+        samples: per task [n], no NaN; tasks without any are left out.
+
+    Returns:
+        mean, low, high; NaN where there is nothing to average, or a single trajectory to resample.
+    """
+    kept = [np.asarray(sample, float) for sample in samples if len(sample)]
+    if not kept:
+        return (float("nan"),) * 3
+    mean = float(np.mean([sample.mean() for sample in kept]))
+    if min(len(sample) for sample in kept) < 2:
+        return mean, float("nan"), float("nan")
+
+    def statistic(*resamples: np.ndarray, axis: int) -> np.ndarray:
+        return np.mean([resample.mean(axis) for resample in resamples], axis=0)
+
+    interval = bootstrap(
+        kept, statistic, n_resamples=RESAMPLES, confidence_level=CONFIDENCE, method="percentile", rng=seed, batch=1000
+    ).confidence_interval
+    return mean, float(interval.low), float(interval.high)

@@ -3,120 +3,31 @@
 python -m wvm_rl.train agent=awr env=lift policy=flow value=wvm seed=0
 """
 
-import hashlib
-import json
 import os
-from dataclasses import asdict, dataclass, field, make_dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from omegaconf import MISSING, OmegaConf
+from omegaconf import OmegaConf
 
 from agents import AGENTS, POLICIES
 from agents.acting import actor
 from agents.base import Columns, effective_fraction
 from agents.chunks import build
-from agents.trainer import Trained, TrainerConfig, train
+from agents.trainer import Trained, train
 from envs.bank import bank
-from envs.cache import data_folder
 from envs.collect import CollectConfig, collect
-from envs.recipes import RECIPES, RecipeConfig
 from envs.rollout import Recording, rollouts
-from envs.tasks import POLICY_KEYS, TASKS
+from envs.tasks import POLICY_KEYS
 from wvm_rl import cli, figures
 from wvm_rl.advantage import advantage, shuffled
-from wvm_rl.data.episodes import Dataset, Episode
-from wvm_rl.errors import InputError
+from wvm_rl.config import GROUPS, TrainConfig, run_name
+from wvm_rl.data.episodes import Dataset
+from wvm_rl.films import films
 from wvm_rl.label import label
-from wvm_rl.runs import Run, WandbConfig, read_summary, show
+from wvm_rl.runs import Run, read_summary, show
 from wvm_rl.stats import wilson
 from wvm_rl.values import VALUES
-
-
-@dataclass
-class DataConfig:
-    """Episodes to learn from."""
-
-    episodes: int = 100
-    seed: int = 0  # of the collection
-    fps: int = 4  # frames a second for the critic; 0: none, then no OpenGL is needed, nor can value=wvm be used
-    root: str | None = None  # data folder; null: `wvm_rl` in the user's cache
-    workers: int | None = None  # processes that collect; null: one a core
-    recipe: RecipeConfig = MISSING
-
-
-def _data(recipe: type[RecipeConfig]) -> type[DataConfig]:
-    """The data choice of one recipe."""
-    choice = make_dataclass(recipe.__name__, [("recipe", recipe, field(default_factory=recipe))], bases=(DataConfig,))
-    choice.__doc__ = recipe.__doc__
-    return choice
-
-
-@dataclass
-class EvaluationConfig:
-    """Rollouts that judge the policy."""
-
-    rollouts: int = 50  # a training seed
-    seed: int = 0  # of the bank of initial states and of the policy's noise
-    workers: int | None = None  # processes; null: one a core
-    guidance: float = 1.0  # of a conditioned policy: 1 follows the condition, above 1 exaggerates it
-    videos: int = 0  # rollouts to film, with the critic's value drawn in
-
-    def __post_init__(self):
-        if self.rollouts < 1:
-            raise InputError(f"evaluation.rollouts={self.rollouts} must be at least 1")
-        if not 0 <= self.videos <= self.rollouts:
-            raise InputError(f"evaluation.videos={self.videos} must lie in [0, evaluation.rollouts]")
-
-
-@dataclass
-class TrainConfig:
-    """The main job."""
-
-    defaults: list[Any] = field(
-        default_factory=lambda: [
-            {"env": "lift"},
-            {"agent": "awr"},
-            {"policy": "flow"},
-            {"value": "wvm"},
-            {"data": "mixed"},
-            "_self_",
-        ]
-    )
-    env: Any = MISSING
-    agent: Any = MISSING
-    policy: Any = MISSING
-    value: Any = MISSING
-    data: Any = MISSING
-    trainer: TrainerConfig = field(default_factory=TrainerConfig)
-    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
-    wandb: WandbConfig = field(default_factory=WandbConfig)
-    seed: int = 0  # of the policy's training
-    seeds: int = 1  # trains seed, seed + 1, ... at once
-
-    def __post_init__(self):
-        if self.seed < 0 or self.seeds < 1:
-            raise InputError(f"seed={self.seed} must be at least 0 and seeds={self.seeds} at least 1")
-
-
-GROUPS = {
-    "env": TASKS,
-    "agent": AGENTS,
-    "policy": POLICIES,
-    "value": VALUES,
-    "data": {name: _data(recipe) for name, recipe in RECIPES.items()},
-}
-UNNAMED = ("hydra", "defaults", "wandb")  # settings that do not change a run's result, nor its folder
-
-
-def run_name(*, _root_: Any) -> str:
-    """Folder of a run: readable, and unique to its settings, so that the same command continues or finds it."""
-    settings = OmegaConf.to_container(OmegaConf.masked_copy(_root_, [key for key in _root_ if key not in UNNAMED]))
-    digest = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()[:8]
-    chosen = _root_.hydra.runtime.choices
-    value = chosen["value"] + ("-shuffled" if settings["value"]["shuffle"] else "")
-    return "-".join([chosen[name] for name in ("env", "data", "agent")] + [value, f"seed{settings['seed']}", digest])
 
 
 def main(config: TrainConfig, folder: Path) -> None:
@@ -146,7 +57,7 @@ def main(config: TrainConfig, folder: Path) -> None:
         if config.value.shuffle:
             delta = shuffled(delta, config.seed)
     columns = config.agent.columns(delta, values, episodes)
-    figures.value_curves(folder / "figures", dataset, values)
+    figures.summary(folder / "figures", dataset, values)
     with run.stage("policy"):
         arrays, statistics = build(episodes, POLICY_KEYS)
         seeds = range(config.seed, config.seed + config.seeds)
@@ -165,7 +76,7 @@ def main(config: TrainConfig, folder: Path) -> None:
         run.write_rows("episodes.parquet", rows)
     if recordings:
         with run.stage("videos"):
-            figures.films(folder / "videos", config.env, config.value, recordings)
+            films(folder / "videos", config.env, config.value, recordings)
     summary = summarise(config, columns, rows, run)
     run.finish(summary)
     show(summary, folder)

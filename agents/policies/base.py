@@ -43,7 +43,7 @@ class PolicyConfig:
 
     horizon: int = 20  # H, actions a chunk, control steps; 20 at 20 Hz is the paper's 1 s (H = 10 at 10 fps)
     execute: int = 10  # actions carried out before the next chunk is sampled, control steps
-    width: int = 512  # hidden units a layer
+    width: int = 256  # hidden units a layer; per CPU second as good as 512 on held-out loss, and half the time to act
     layers: int = 3  # residual blocks
 
     def __post_init__(self) -> None:

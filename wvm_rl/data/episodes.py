@@ -17,11 +17,11 @@ from typing import Any
 import h5py
 import numpy as np
 
-from wvm_rl.data.layout import KINDS, NO_LAPSES, QUALITIES, check
+from wvm_rl.data.layout import KINDS, LAYOUT, NO_LAPSES, QUALITIES, check
 from wvm_rl.errors import InputError
 from wvm_rl.files import atomic
 
-__all__ = ["KINDS", "QUALITIES", "Dataset", "Episode", "write", "write_frames", "write_part"]
+__all__ = ["KINDS", "LAYOUT", "QUALITIES", "Dataset", "Episode", "write", "write_frames", "write_part"]
 
 # Neighbouring frames share a chunk, so gzip finds the last one within its window: a fifth of the raw bytes at level 1,
 # a third of what lzf or one chunk a frame need, and faster than those to write and to read.
@@ -150,6 +150,14 @@ class Dataset:
         Raises:
             InputError: the episode has no such camera.
         """
+        images = self._images(index, camera)
+        return images[()], images.parent["step"][()].astype(np.int32)
+
+    def frames_shape(self, index: int, camera: str) -> tuple[int, int, int]:
+        """Number, height and width of an episode's frames, without reading them; InputError as in `frames`."""
+        return self._images(index, camera).shape[:3]
+
+    def _images(self, index: int, camera: str) -> h5py.Dataset:
         demo = self._data[self._names[index]]
         if f"frames/{camera}" not in demo:
             raise InputError(
@@ -157,7 +165,7 @@ class Dataset:
                 f"{', '.join(self.cameras) or 'none'}); add them with "
                 f"`python -m envs.render {self.path} cameras=[{camera}]`"
             )
-        return demo[f"frames/{camera}"][()], demo["frames/step"][()].astype(np.int32)
+        return demo[f"frames/{camera}"]
 
 
 # Writing. Files of HDF5's oldest format: newer ones hold the time at which a group was made, so equal episodes would

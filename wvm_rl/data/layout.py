@@ -5,6 +5,7 @@ import numpy as np
 
 from wvm_rl.errors import InputError
 
+LAYOUT = 1  # raise it when equal episodes would give other bytes: it outdates what is cached
 KINDS = ("hesitation", "retry", "failure")  # of a lapse; files hold the index
 QUALITIES = ("expert", "hesitation", "retry", "mixed", "failure")  # of an episode
 PER_STEP = ("actions", "states", "rewards", "dones")  # arrays of T rows, beside those under `obs`

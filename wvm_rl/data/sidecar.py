@@ -91,7 +91,9 @@ def read(path: Path, lengths: Sequence[int]) -> list[Track]:
     episode, frame = table["episode_index"].to_numpy(), table["frame_index"].to_numpy()
     expected = np.repeat(np.arange(len(lengths)), lengths), np.concatenate([np.arange(length) for length in lengths])
     if not (np.array_equal(episode, expected[0]) and np.array_equal(frame, expected[1])):
-        raise InputError(f"{path}: its rows are not one for each of the dataset's {sum(lengths)} control steps: delete it")
+        raise InputError(
+            f"{path}: its rows are not one for each of the dataset's {sum(lengths)} control steps: delete it"
+        )
     ends = np.cumsum(lengths)[:-1]
     columns = (table[name].to_numpy(zero_copy_only=False) for name in ("progress_sparse", "progress_std"))
     return [Track(*pair) for pair in zip(*(np.split(column.astype(np.float32), ends) for column in columns))]

@@ -117,10 +117,6 @@ def fit(
     )
     key = jax.random.key(seed)
 
-    def fresh() -> dict[str, Any]:
-        params = start()
-        return {"params": params, "mean": jax.tree.map(jnp.copy, params), "optimiser": optimiser.init(params)}
-
     def update(state: dict[str, Any], batch: Batch, step: Array) -> tuple[dict[str, Any], dict[str, Array]]:
         gradient = jax.grad(loss, has_aux=True)
         grads, parts = gradient(state["params"], batch, jax.random.fold_in(key, step))
@@ -128,11 +124,12 @@ def fit(
         params = optax.apply_updates(state["params"], updates)
         decay = jnp.minimum(config.average, (1.0 + step) / (10.0 + step))
         mean = jax.tree.map(lambda mean, new: decay * mean + (1 - decay) * new, state["mean"], params)
-        parts = {**parts, "gradient_norm": optax.global_norm(grads)}
+        parts = {**parts, "gradient_norm": optax.tree.norm(grads)}
         return {"params": params, "mean": mean, "optimiser": optimiser_state}, parts
 
-    found = checkpoint.restore(folder / "checkpoints", jax.eval_shape(fresh), meta)
-    state, done = found if found else (fresh(), 0)
+    params = start()
+    fresh = {"params": params, "mean": jax.tree.map(jnp.copy, params), "optimiser": optimiser.init(params)}
+    state, done = checkpoint.restore(folder / "checkpoints", fresh, meta) or (fresh, 0)
     metrics = Metrics(folder / "metrics.jsonl", stage, done)
     save_every = math.ceil(config.save_every / LOG_EVERY) * LOG_EVERY
     jitted = jax.jit(update, donate_argnums=0)
@@ -143,7 +140,7 @@ def fit(
         rows.append(parts)
         last = step + 1 == config.steps
         if len(rows) == LOG_EVERY or last:
-            means = {name: float(np.mean([float(row[name]) for row in rows])) for name in rows[0]}
+            means = {name: float(np.mean([float(row[name]) for row in rows])) for name in ["loss", *rows[0]]}
             rate = len(rows) * config.batch / (time.monotonic() - since)
             if (step + 1) % save_every == 0 or last:
                 means |= check(state["mean"]) if check else {}

@@ -129,7 +129,6 @@ class Inference:
 
     def _encoded(self, clips: Iterable[tuple[np.ndarray, str]]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Current latents [F,h,w,z] and text tokens [L,D] of each episode; windows are packed across episodes."""
-        _vae, _wvm = self._part("vae"), self._wvm
         pending: list[tuple[int, np.ndarray]] = []  # windows still to come and text of episodes not yet yielded
         queue = np.zeros((0, CHUNK + 1, self.model.config.size, self.model.config.size, 3), np.uint8)
         latents = np.zeros((0, *self.model.config.latent), np.float32)

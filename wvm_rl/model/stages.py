@@ -35,11 +35,11 @@ class StagesConfig:
     seed: int = 0
     windows: RewindConfig = field(default_factory=RewindConfig)
     kl: float = 1e-5  # weight of the VAE's divergence
-    vae: FitConfig = field(default_factory=lambda: FitConfig(steps=2500, batch=8, learning_rate=1e-3, save_every=200))
-    pool: int = 80_000  # encoded windows
+    vae: FitConfig = field(default_factory=lambda: FitConfig(steps=1600, batch=8, learning_rate=1e-3, save_every=200))
+    pool: int = 48_000  # encoded windows
     loss: LossConfig = field(default_factory=LossConfig)
     model: FitConfig = field(
-        default_factory=lambda: FitConfig(steps=3000, batch=64, learning_rate=1e-3, save_every=300)
+        default_factory=lambda: FitConfig(steps=2400, batch=64, learning_rate=1e-3, save_every=200)
     )
 
     def __post_init__(self) -> None:

@@ -33,7 +33,9 @@ class Graph:
         def draw(key: jax.Array) -> list[jax.Array]:
             return jax.tree.leaves(nnx.state(self._make(nnx.Rngs(params=key))))
 
-        return dict(zip(self.shapes, jax.jit(draw)(jax.random.key(seed))))
+        # Hundreds of small draws run once: compiling them well takes five times as long as running them.
+        quick = jax.jit(draw, compiler_options={"xla_backend_optimization_level": 0})
+        return dict(zip(self.shapes, quick(jax.random.key(seed))))
 
     def merge(self, params: Params) -> Any:
         """The module carrying `params`, which may be tracers."""

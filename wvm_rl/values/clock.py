@@ -17,7 +17,7 @@ class Clock:
 
     def values(self, dataset: Dataset, start: int = 0) -> Iterator[Values]:
         for index in range(start, len(dataset)):
-            length = len(dataset[index])
+            length = dataset.lengths[index]
             yield Values(np.arange(length, dtype=np.int32), np.linspace(0, 1, length, dtype=np.float32))
 
 

@@ -15,7 +15,7 @@ def truth(episode: Episode, expert_steps: float) -> np.ndarray:
 
     Every control step advances by 1, but by 0 in a hesitation and by -1 in a retry's or a failure's retraction; the
     sum, never below 0, is scaled to end at 1 on success. On failure it is scaled by the steps gained at best plus
-    those an expert would still have needed from there, so it ends below 1.
+    those an expert would still have needed from there (a tenth of its way at least), so it stays below 1.
 
     Args:
         expert_steps: mean length of the task's expert in control steps.
@@ -28,11 +28,9 @@ def truth(episode: Episode, expert_steps: float) -> np.ndarray:
     for step in range(len(episode)):
         progress[step] = gained
         gained = max(0.0, gained + direction[step])
-    if episode.success:
-        scale = progress[-1]
-    else:
-        scale = progress.max() + max(expert_steps - progress.max(), 0.1 * expert_steps)
-    return (progress / max(scale, 1.0)).astype(np.float32)
+    best = progress.max()
+    scale = progress[-1] if episode.success else best + max(expert_steps - best, 0.1 * expert_steps)
+    return np.clip(progress / max(scale, 1.0), 0.0, 1.0).astype(np.float32)
 
 
 class Oracle:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from wvm_rl.data.episodes import Dataset
+from wvm_rl.data.windows import CLIP
 from wvm_rl.errors import InputError
 from wvm_rl.values.base import ValueConfig, Values
 
@@ -27,28 +28,39 @@ class Wvm:
         self.fingerprint = critic.fingerprint
 
     def values(self, dataset: Dataset, start: int = 0) -> Iterator[Values]:
-        steps = []
+        """Values of the episodes from `start` on; refuses frames that the critic was not made for before the first.
+
+        Raises:
+            InputError: no frames of the critic's camera, another rate or size, or fewer frames than a clip has.
+        """
+        for index in range(len(dataset)):
+            self._check(dataset, index)
+        return self._values(dataset, start)
+
+    def _values(self, dataset: Dataset, start: int) -> Iterator[Values]:
+        steps: dict[int, np.ndarray] = {}
 
         def clips() -> Iterator[tuple[np.ndarray, str]]:
             for index in range(start, len(dataset)):
-                frames, step = self._frames(dataset, index)
-                steps.append(step)
+                frames, steps[index] = dataset.frames(index, self.critic.camera)
                 yield frames, dataset[index].instruction
 
-        for index, (value, std) in enumerate(self.critic.values(clips())):
-            yield Values(steps[index], value, std)
+        for index, (value, std) in enumerate(self.critic.values(clips()), start=start):
+            yield Values(steps.pop(index), value, std)
 
-    def _frames(self, dataset: Dataset, index: int) -> tuple[np.ndarray, np.ndarray]:
+    def _check(self, dataset: Dataset, index: int) -> None:
         critic = self.critic
-        frames, step = dataset.frames(index, critic.camera)
-        fps, size = dataset.fps(index), frames.shape[1]
-        if fps != critic.fps or size != critic.size:
+        count, height, width = dataset.frames_shape(index, critic.camera)
+        if dataset.fps != critic.fps or height != width or height % critic.size:
             raise InputError(
-                f"{dataset.path}: frames of {critic.camera} have {fps:g} fps and {size} pixels, the critic needs "
-                f"{critic.fps:g} and {critic.size}; render them with `python -m envs.render {dataset.path} "
-                f"cameras=[{critic.camera}] fps={critic.fps:g} size={critic.size}`"
+                f"{dataset.path}: frames of {critic.camera} are {height}x{width} at {dataset.fps:g} fps, the critic "
+                f"needs {critic.size}x{critic.size} (or a multiple) at {critic.fps:g}; render them with `python -m "
+                f"envs.render {dataset.path} cameras=[{critic.camera}] fps={critic.fps:g} size={critic.size}`"
             )
-        return frames, step
+        if count < CLIP:
+            raise InputError(
+                f"{dataset.path}: episode {index} has {count} frames, fewer than the {CLIP} of a clip: remove it"
+            )
 
 
 @dataclass

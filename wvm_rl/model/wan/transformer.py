@@ -154,7 +154,7 @@ class Stack(nnx.Module):
 
     def __init__(self, layers: int, size: BlockSize, unroll: bool, remat: bool, *, rngs: nnx.Rngs):
         make = nnx.vmap(lambda rngs: Block(size, rngs=rngs), in_axes=0, out_axes=0)
-        self.blocks = make(rngs.fork(split=layers))
+        self.blocks = make(rngs.split(layers))
         self.unroll, self.remat = unroll, remat
 
     def __call__(

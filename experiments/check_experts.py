@@ -1,0 +1,68 @@
+"""Measures the scripted experts on fresh seeds: `python -m experiments.check_experts episodes=100 seed=1000`.
+
+Prints, for every task, how many first draws succeed and how long they take, and writes `experiments/results/experts.json`.
+"""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from envs.recipes import RECIPES
+from envs.tasks import CONTROL_FREQUENCY, TASKS
+from envs.workers import Workers
+from wvm_rl import cli
+from wvm_rl.runs import provenance, write_json
+
+RESULT = Path(__file__).parent / "results" / "experts.json"
+
+
+@dataclass
+class CheckConfig:
+    """Which experts to measure."""
+
+    episodes: int = 100  # a task
+    seed: int = 1000  # no dataset uses it
+
+
+def performer(task: str, seed: int) -> Callable[[int], tuple[bool, int]]:
+    """Builds a worker's answer: episode -> (its first draw went as planned, control steps)."""
+    from envs.recording import draw
+    from envs.simulation import Simulation
+
+    simulation, recipe = Simulation(TASKS[task]()), RECIPES["expert"]()
+
+    def answer(index: int) -> tuple[bool, int]:
+        episode, as_planned = draw(simulation, recipe, seed, index, attempt=0)
+        return as_planned, len(episode)
+
+    return answer
+
+
+def main(config: CheckConfig) -> None:
+    results = {}
+    for task in TASKS:
+        rows = []
+        bar = tqdm(total=config.episodes, desc=task, unit="ep")
+        with bar, Workers(performer, (task, config.seed), os.cpu_count() or 1) as workers:
+            for _, row in workers.map(range(config.episodes)):
+                rows.append(row)
+                bar.update()
+        success, steps = np.array(rows).T
+        seconds = steps[success > 0] / CONTROL_FREQUENCY
+        results[task] = {
+            "success": int(success.sum()),
+            "episodes": config.episodes,
+            "seconds_mean": round(float(seconds.mean()), 2),
+            "seconds_cv": round(float(seconds.std() / seconds.mean()), 3),
+            "seconds_range": [round(float(seconds.min()), 1), round(float(seconds.max()), 1)],
+        }
+        print(task, results[task])
+    write_json(RESULT, {"results": results, "provenance": provenance()})
+
+
+if __name__ == "__main__":
+    cli.run(main, CheckConfig, {})

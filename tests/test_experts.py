@@ -1,0 +1,126 @@
+"""Experts and their lapses: what the record says happened did happen in the simulation."""
+
+import numpy as np
+import pytest
+
+from envs.experts import EXPERTS
+from envs.lapses import plan
+from envs.recipes import RECIPES, Bench, Mixed, Suboptimal, quality
+from envs.recording import record
+from envs.simulation import Simulation
+from envs.tasks import CONTROL_FREQUENCY, TASKS
+from wvm_rl.data.episodes import KINDS
+from wvm_rl.errors import InputError
+
+
+@pytest.fixture(scope="module")
+def simulation():
+    return Simulation(TASKS["lift"]())
+
+
+def of(shares: str) -> Bench:
+    return Bench(shares={shares: 1.0})
+
+
+def lapse(episode, kind: str) -> tuple[int, int]:
+    (found, first, last) = episode.lapses[-1]
+    assert KINDS[found] == kind
+    return first, last
+
+
+def test_expert_lifts_the_cube(simulation):
+    episode = record(simulation, RECIPES["expert"](), seed=0, index=0)
+    assert episode.success and episode.quality == "expert" and len(episode.lapses) == 0
+    height = episode.obs["cube_pos"][:, 2]
+    assert height[-1] > height[0] + 0.05
+    assert 6 * CONTROL_FREQUENCY < len(episode.actions) < 20 * CONTROL_FREQUENCY
+    assert np.abs(episode.actions).max() <= 1
+
+
+def test_same_seed_same_episode(simulation):
+    episodes = [record(simulation, Mixed(), seed=3, index=2) for _ in range(2)]
+    assert episodes[0].states.tobytes() == episodes[1].states.tobytes()
+    assert episodes[0].actions.tobytes() == episodes[1].actions.tobytes()
+    other = record(simulation, Mixed(), seed=4, index=2)
+    assert other.states[0].tobytes() != episodes[0].states[0].tobytes()
+
+
+def test_record_replays_bit_for_bit(simulation):
+    episode = record(simulation, of("retry"), seed=0, index=0)
+    simulation.restore(episode.model_file, episode.states[0])
+    for state, action in zip(episode.states, episode.actions):
+        assert simulation.state.tobytes() == state.tobytes()
+        simulation.step(action)
+    assert simulation.success
+
+
+def test_hesitation_stands_still(simulation):
+    episode = record(simulation, of("hesitation"), seed=0, index=0)
+    first, last = lapse(episode, "hesitation")
+    assert 2 * CONTROL_FREQUENCY - 1 <= last - first <= 5 * CONTROL_FREQUENCY
+    hand = episode.obs["robot0_eef_pos"]
+    settled = hand[first + 8 : last]
+    assert np.ptp(settled, axis=0).max() < 0.02  # it may waver by millimetres
+    before = np.linalg.norm(hand[first] - hand[max(0, first - 20)])
+    assert np.linalg.norm(settled[-1] - settled[0]) < 0.3 * max(before, 0.05)
+    assert episode.success
+
+
+def test_retry_is_a_real_failed_grasp(simulation):
+    episode = record(simulation, of("retry"), seed=1, index=0)
+    first, last = lapse(episode, "retry")
+    width = np.abs(episode.obs["robot0_gripper_qpos"]).sum(1)
+    cube, hand = episode.obs["cube_pos"], episode.obs["robot0_eef_pos"]
+    assert width[last] > 0.07  # released
+    assert cube[last, 2] < cube[0, 2] + 0.005  # the cube lies where it lay
+    assert hand[last, 2] > hand[first, 2] + 0.05  # retracted
+    assert 2 * CONTROL_FREQUENCY - 1 <= last - first <= 4 * CONTROL_FREQUENCY
+    assert episode.success and cube[-1, 2] > cube[0, 2] + 0.05
+
+
+def test_failure_never_succeeds(simulation):
+    episode = record(simulation, of("failure"), seed=0, index=0)
+    _, last = lapse(episode, "failure")
+    assert not episode.success and last == len(episode.actions) - 1
+    assert episode.obs["cube_pos"][-1, 2] < episode.obs["cube_pos"][0, 2] + 0.02
+
+
+def test_every_prefix_keeps_the_shares():
+    recipe = Mixed()
+    chosen = [quality(recipe, index) for index in range(100)]
+    assert {name: chosen.count(name) / 100 for name in recipe.shares} == recipe.shares
+    assert abs(chosen[:20].count("failure") - 2) <= 1
+
+
+def test_suboptimal_has_two_lapses_on_average_and_no_expert():
+    recipe, rng = Suboptimal(), np.random.default_rng(0)
+    phases = tuple(phase.name for phase in EXPERTS["can"])
+    plans = [plan(recipe, "can", phases, quality(recipe, index), rng) for index in range(500)]
+    counts = [len(each.hesitations) + len(each.failed_grasps) for each in plans]
+    assert min(counts) >= 1 and 1.85 < np.mean(counts) < 2.15
+    alone = [one.hesitations[0] for one in plans if len(one.hesitations) == 1]
+    spots = {(each.phase, round(each.fraction)) for each in alone}
+    assert spots <= {("descend", 0), ("descend", 1), ("lower", 0)}
+
+
+def test_bench_has_exactly_one_lapse_in_any_phase():
+    recipe, rng = Bench(), np.random.default_rng(0)
+    phases = tuple(phase.name for phase in EXPERTS["can"])
+    plans = [plan(recipe, "can", phases, quality(recipe, index), rng) for index in range(200)]
+    assert {len(each.hesitations) + len(each.failed_grasps) for each in plans} == {1}
+    assert len({hesitation.phase for each in plans for hesitation in each.hesitations}) == 6
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"shares": {"expert": 0.5}}, "add up to 1"),
+        ({"shares": {"good": 1.0}}, "unknown qualities"),
+        ({"mean_lapses": 0.5}, "mean_lapses"),
+        ({"clustered": 2.0}, "clustered"),
+        ({"hesitation_seconds": [5.0, 2.0]}, "hesitation_seconds"),
+    ],
+)
+def test_recipes_refuse_bad_numbers(settings, message):
+    with pytest.raises(InputError, match=message):
+        Mixed(**settings)

@@ -1,0 +1,155 @@
+"""The critic: overlap averaging by hand, independence of the batch, files and refusals."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from tests.model_toy import film, preset
+from wvm_rl.errors import InputError
+from wvm_rl.model.codec import Codec, LatentStatistics
+from wvm_rl.model.critic import FORMAT, Critic, CriticConfig
+from wvm_rl.model.inference import Overlap
+from wvm_rl.model.wvm import WorldValueModel
+
+
+@pytest.fixture(scope="module")
+def critic():
+    """A critic with random weights everywhere, so that every input matters."""
+    config = CriticConfig(FORMAT, "toy", preset(), LatentStatistics([0.0] * 4, [0.3] * 4))
+    rng = np.random.default_rng(0)
+    shapes = {f"vae.{name}": shape for name, shape in Codec(config.model).graph.shapes.items()}
+    shapes |= {f"wvm.{name}": shape for name, shape in WorldValueModel(config.model).graph.shapes.items()}
+    return Critic(
+        config, {name: rng.normal(size=shape, scale=0.15).astype(np.float32) for name, shape in shapes.items()}
+    )
+
+
+@pytest.fixture(scope="module")
+def clips():
+    return [(film(seed).frames, "push right" if seed % 2 else "push it over") for seed in range(5)]
+
+
+@pytest.fixture(scope="module")
+def values(critic, clips):
+    return list(critic.values(clips, batch=2))
+
+
+def test_overlap_averages_by_hand():
+    """Four windows predict .2 .4 .6 | .4 .6 .8 | .8 .8 .8 | 1 1 1 for the frames 1-3 | 2-4 | 3-5 | 4-6."""
+    state = Overlap.start(1)
+    prefixes = []
+    for chunk in ([0.2, 0.4, 0.6], [0.4, 0.6, 0.8], [0.8, 0.8, 0.8], [1.0, 1.0, 1.0]):
+        mean, std = Overlap.moments(state)
+        prefixes.append((float(mean[0, 0]), float(std[0, 0])))
+        state = Overlap.add(state, jnp.asarray([chunk]))
+    spread = np.std([0.6, 0.6, 0.8])
+    np.testing.assert_allclose(prefixes, [(0, 0), (0.2, 0), (0.4, 0), (2 / 3, spread)], atol=1e-4)
+    np.testing.assert_allclose(Overlap.moments(state)[0], [[(0.8 + 0.8 + 1) / 3, 0.9, 1.0]], rtol=1e-6)
+
+
+def test_one_value_a_frame_within_bounds(clips, values):
+    for (frames, _), (value, std) in zip(clips, values):
+        assert value.shape == std.shape == (len(frames),)
+        assert value.dtype == np.float32 and (value >= 0).all() and (value <= 1).all() and (std >= 0).all()
+    assert not np.allclose(values[0][0], values[0][0][0])
+
+
+def test_values_are_those_of_single_windows_in_order(critic, clips, values):
+    """Inference by the definition, one window at a time."""
+    frames, instruction = clips[2]
+    model, tokens = critic.model, critic.model.tokenize(instruction)[None]
+    encode = jax.jit(lambda shown: critic.codec.encode(critic.part("vae"), shown, critic.config.latents)[:, 1])
+    predict = jax.jit(lambda current, prefix: model.predict(critic.part("wvm"), current, prefix, tokens)[0])
+    sums, counts = np.zeros(len(frames) + 3), np.zeros(len(frames) + 3)  # from frame -3 on
+    for t in range(len(frames)):
+        shown = frames[np.clip(np.arange(t - 4, t + 1), 0, None)]
+        prefix = sums[t] / max(counts[t], 1)
+        chunk = predict(encode(shown[None]), np.array([prefix], np.float32))
+        sums[t + 1 : t + 4] += np.asarray(chunk[1:])
+        counts[t + 1 : t + 4] += 1
+    np.testing.assert_allclose(values[2][0], (sums / np.maximum(counts, 1))[3:], atol=1e-4)
+
+
+def test_values_do_not_depend_on_company(critic, clips, values):
+    alone = [next(critic.values([clip], batch=2)) for clip in clips[3:]]
+    backwards = list(critic.values(clips[::-1], batch=2))[::-1]
+    for (value, std), (again, spread) in zip(values[3:] + values, alone + backwards):
+        np.testing.assert_array_equal(value, again)
+        np.testing.assert_array_equal(std, spread)
+
+
+def test_short_episodes_and_foreign_sizes_are_refused(critic, clips):
+    frames, instruction = clips[0]
+    with pytest.raises(InputError, match="8 frames, fewer than the 9"):
+        list(critic.values([(frames[:8], instruction)], batch=2))
+    with pytest.raises(InputError, match="do not fit"):
+        list(critic.values([(frames[:, :12, :12], instruction)], batch=2))
+
+
+def test_round_trip(critic, clips, values, tmp_path):
+    critic.save(tmp_path / "critic", "card")
+    loaded = Critic.load(tmp_path / "critic")
+    assert loaded.fingerprint == critic.fingerprint
+    assert (loaded.fps, loaded.size, loaded.camera) == (4.0, 16, "toy")
+    assert sorted(path.name for path in (tmp_path / "critic").iterdir()) == [
+        "README.md",
+        "config.json",
+        "model.safetensors",
+    ]
+    for name, value in critic.params.items():
+        np.testing.assert_array_equal(value, loaded.params[name])
+
+
+def damaged(tmp_path, critic, change):
+    """Saves the critic, lets `change` edit its tensors and configuration, loads it again."""
+    folder = tmp_path / "critic"
+    critic.save(folder)
+    tensors, config = load_file(folder / "model.safetensors"), json.loads((folder / "config.json").read_text())
+    change(tensors, config)
+    save_file(tensors, folder / "model.safetensors")
+    (folder / "config.json").write_text(json.dumps(config))
+    return lambda: Critic.load(folder)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda t, c: t.pop("wvm.value.place"), r"wvm\.value\.place is missing"),
+        (lambda t, c: t.update(extra=np.zeros(1, np.float32)), "unknown tensor extra"),
+        (
+            lambda t, c: t.update({"wvm.value.place": np.zeros((5, 16), np.float32)}),
+            r"wvm\.value\.place is .*\[5, 16\]",
+        ),
+        (lambda t, c: t.update({"wvm.value.place": np.full((4, 16), np.nan, np.float32)}), "not finite"),
+        (lambda t, c: c.update(format=99), "format 1"),
+        (lambda t, c: c["model"].update(depth=3), "unknown key depth of TinyConfig"),
+        (lambda t, c: c["model"].pop("fps"), "missing key fps of TinyConfig"),
+        (lambda t, c: c["model"]["value"].update(width="wide"), "expected int"),
+        (lambda t, c: c["latents"].update(mean=[0.0]), "needs 4 means"),
+        (lambda t, c: c["model"]["value"].update(width=32), "its config needs"),
+    ],
+)
+def test_damaged_critics_are_refused(tmp_path, critic, change, message):
+    with pytest.raises(InputError, match=message):
+        damaged(tmp_path, critic, change)()
+
+
+def test_files_that_are_no_critic_are_refused(tmp_path, critic):
+    with pytest.raises(InputError, match="give the folder of a critic"):
+        Critic.load(tmp_path)
+    critic.save(tmp_path / "cut")
+    path = tmp_path / "cut" / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(InputError, match="not a whole safetensors file"):
+        Critic.load(tmp_path / "cut")
+
+
+def test_fingerprint_follows_weights_and_configuration(critic):
+    params = {**critic.params, "wvm.value.place": critic.params["wvm.value.place"] + 1}
+    assert Critic(critic.config, params).fingerprint != critic.fingerprint
+    other = CriticConfig(FORMAT, "elsewhere", critic.config.model, critic.config.latents)
+    assert Critic(other, critic.params).fingerprint != critic.fingerprint

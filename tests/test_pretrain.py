@@ -1,0 +1,138 @@
+"""Pretraining: resume equals an uninterrupted run, finished stages are reused, NaN stops it."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from tests.model_toy import corpus, stages
+from wvm_rl.data.windows import RewindConfig, Windows
+from wvm_rl.errors import InputError
+from wvm_rl.model import stages as module
+from wvm_rl.model.fit import FitConfig, Metrics, fit
+from wvm_rl.model.pool import CHUNK_WINDOWS, fill, shuffled_rows
+from wvm_rl.model.stages import train
+
+LINE = FitConfig(steps=60, batch=4, learning_rate=0.2, warmup=5, average=0.5, save_every=20)
+
+
+class Killed(BaseException):
+    """Stands for a SIGKILL: nothing catches it."""
+
+
+def line(folder, stop_at=None, poison_at=None, config=LINE):
+    """Fits y = 3x with noise; dies or meets a NaN at a step."""
+
+    def batches(step):
+        if step == stop_at:
+            raise Killed
+        x = np.random.default_rng(step).normal(size=config.batch).astype(np.float32)
+        return {"x": x * (np.nan if step == poison_at else 1.0)}
+
+    def loss(params, batch, key):
+        import jax
+
+        noise = 0.1 * jax.random.normal(key, batch["x"].shape)
+        value = ((params["w"] * batch["x"] - 3 * batch["x"] - noise) ** 2).mean()
+        return value, {"loss": value}
+
+    return fit("line", loss, lambda: {"w": np.zeros((), np.float32) + 0}, batches, config, 0, folder, {"line": 1})
+
+
+def rows(folder):
+    content = [json.loads(row) for row in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [{name: value for name, value in row.items() if name != "samples_per_second"} for row in content]
+
+
+def test_resume_equals_an_uninterrupted_fit(tmp_path):
+    whole = line(tmp_path / "whole")
+    assert abs(whole["w"] - 3) < 0.5
+    for stop in (33, 47):
+        with pytest.raises(Killed):
+            line(tmp_path / "cut", stop_at=stop)
+    np.testing.assert_array_equal(line(tmp_path / "cut")["w"], whole["w"])
+    assert rows(tmp_path / "cut") == rows(tmp_path / "whole")
+
+
+def test_nan_stops_with_the_step_and_keeps_a_sound_checkpoint(tmp_path):
+    with pytest.raises(InputError, match="line: loss is nan at step 40"):
+        line(tmp_path, poison_at=33)
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step_000000020"]
+    assert rows(tmp_path)[-1]["step"] == 20
+
+
+def test_foreign_checkpoint_is_refused(tmp_path):
+    line(tmp_path)
+    with pytest.raises(InputError, match="belongs to another run"):
+        fit("line", lambda *_: None, lambda: {"v": np.zeros(2, np.float32)}, None, LINE, 0, tmp_path, {"line": 1})
+
+
+def test_metrics_forget_half_written_rows(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    first = Metrics(path, "a", 0)
+    first.add(20, {"loss": 1.0})
+    first.add(40, {"loss": 0.5})
+    with path.open("a") as file:
+        file.write('{"stage": "a", "st')
+    Metrics(path, "a", 20)
+    assert [json.loads(row)["step"] for row in path.read_text().splitlines()] == [20]
+
+
+def test_every_epoch_visits_the_pool_once():
+    seen = np.concatenate([shuffled_rows(10, 0, step, 4) for step in range(5)])
+    assert sorted(seen[:10]) == sorted(seen[10:]) == list(range(10))
+    assert not np.array_equal(seen[:10], seen[10:])
+    np.testing.assert_array_equal(shuffled_rows(10, 0, 3, 4), seen[12:16])
+
+
+def test_interrupted_pool_equals_a_whole_one(tmp_path):
+    windows = Windows(corpus().training, RewindConfig(), 0)
+    calls = []
+
+    def encode(frames, die_at=None):
+        calls.append(len(frames))
+        if len(calls) == die_at:
+            raise Killed
+        return np.repeat(frames[:, ::4, :1, :1, :1], 1, -1).astype(np.float32) / 255
+
+    arguments = (2 * CHUNK_WINDOWS + 1, (1, 1, 1), {"seed": 0})
+    whole = fill(tmp_path / "whole", windows, encode, *arguments)
+    assert len(whole) == 3 * CHUNK_WINDOWS
+    calls.clear()
+    with pytest.raises(Killed):
+        fill(tmp_path / "cut", windows, lambda frames: encode(frames, die_at=2), *arguments)
+    resumed = fill(tmp_path / "cut", windows, encode, *arguments)
+    assert len(calls) == 4  # one done, one died, two more
+    for name in ("latents", "values", "instructions"):
+        np.testing.assert_array_equal(getattr(whole, name), getattr(resumed, name))
+    with pytest.raises(InputError, match="pool of other windows"):
+        fill(tmp_path / "cut", windows, encode, *arguments[:2], {"seed": 1})
+
+
+def test_all_stages_resume_to_the_same_critic(tmp_path, monkeypatch):
+    """Killed in the VAE's and in the model's training; the critic has the same fingerprint."""
+    short = replace(stages().vae, steps=40, save_every=20)
+    config = stages(vae=short, model=replace(stages().model, steps=40, save_every=20))
+    whole, scores = train(config, corpus(), tmp_path / "whole")
+    assert scores["wvm step"] == 40 and np.isfinite(scores["wvm held_out_rmse"])
+
+    draw, order, calls = Windows.batch, module.shuffled_rows, {"vae": 0, "wvm": 0}
+
+    def dying(name, function, at):
+        def call(*arguments):
+            calls[name] += 1
+            if calls[name] == at:
+                raise Killed
+            return function(*arguments)
+
+        return call
+
+    monkeypatch.setattr(Windows, "batch", dying("vae", draw, 25))
+    monkeypatch.setattr(module, "shuffled_rows", dying("wvm", order, 30))
+    for _ in range(2):
+        with pytest.raises(Killed):
+            train(config, corpus(), tmp_path / "cut")
+    again, _ = train(config, corpus(), tmp_path / "cut")
+    assert again.fingerprint == whole.fingerprint
+    assert calls == {"vae": 25 + 20 + 1 + 5, "wvm": 30 + 20}  # steps after each checkpoint, statistics, pool chunks

@@ -1,0 +1,136 @@
+"""Run folders and figures: whole files, exact continuation, an offline mirror."""
+
+import json
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from PIL import Image
+
+from tests.synthetic import dataset, episode
+from wvm_rl import figures
+from wvm_rl.errors import InputError
+from wvm_rl.runs import Run, WandbConfig, read_summary, show
+from wvm_rl.values.oracle import truth
+
+SUMMARY = {
+    "env": "lift",
+    "agent": "awr",
+    "policy": "flow",
+    "value": "wvm",
+    "seed": 0,
+    "success_rate": 0.5,
+    "success_ci95": (0.2, 0.8),
+    "success_in_budget": 0.25,
+    "median_seconds_to_success": 7.25,
+    "episodes": 100,
+    "ess_fraction": 0.875,
+    "seeds": 1,
+    "rollouts": 4,
+    "samples": 1000,
+    "kept_fraction": 1.0,
+    "wall_seconds": {"policy": 3.0},
+}
+
+
+@dataclass
+class Config:
+    seed: int = 3
+    wandb: WandbConfig = field(default_factory=WandbConfig)
+
+
+def test_a_run_folder_holds_config_versions_metrics_rows_and_summary(tmp_path):
+    run = Run.open(tmp_path / "run", Config(), WandbConfig())
+    with run.stage("policy"):
+        run.log("policy", {"step": 10, "loss": 0.5})
+        run.log("policy", {"step": 20, "loss": float("nan")})
+    run.write_rows("episodes.parquet", [{"seed": 0, "rollout": 0, "success": True}])
+    run.finish(SUMMARY)
+    folder = run.folder
+    assert yaml.safe_load((folder / "config.yaml").read_text())["seed"] == 3
+    versions = json.loads((folder / "versions.json").read_text())
+    assert {"command", "commit", "python", "jax", "mujoco", "robosuite"} <= set(versions)
+    lines = [json.loads(line, parse_constant=pytest.fail) for line in (folder / "metrics.jsonl").open()]
+    assert lines == [{"stage": "policy", "step": 10, "loss": 0.5}, {"stage": "policy", "step": 20, "loss": None}]
+    assert pd.read_parquet(folder / "episodes.parquet")["success"].tolist() == [True]
+    assert read_summary(folder)["success_ci95"] == [0.2, 0.8] and run.seconds["policy"] > 0
+    assert not [path for path in folder.iterdir() if path.name.startswith(".partial")]
+
+
+def test_a_resumed_run_repeats_no_line(tmp_path):
+    first = Run.open(tmp_path, Config(), WandbConfig())
+    for step in (10, 20, 30):
+        first.log("policy", {"step": step, "loss": float(step)})
+    first.log("other", {"step": 25})
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"stage": "policy", "st')  # killed while writing
+    second = Run.open(tmp_path, Config(), WandbConfig())
+    second.log("policy", {"step": 20, "loss": 2.0})
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [(line["stage"], line["step"]) for line in lines] == [("policy", 10), ("other", 25), ("policy", 20)]
+
+
+def test_an_unfinished_run_has_no_summary_and_a_damaged_one_is_said(tmp_path):
+    assert read_summary(tmp_path) is None
+    (tmp_path / "summary.json").write_text('{"env": "li')
+    with pytest.raises(InputError, match=r"summary\.json is damaged"):
+        read_summary(tmp_path)
+
+
+def test_the_final_table_names_what_matters(tmp_path, capsys):
+    show(SUMMARY, tmp_path / "here")
+    text = capsys.readouterr().out
+    for part in ("lift", "awr", "0.50", "0.20 to 0.80", "7.2 s", "88%", "policy", "here"):
+        assert part in text
+
+
+def test_wandb_mirrors_offline(tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    monkeypatch.setenv("WANDB_DIR", str(tmp_path))
+    run = Run.open(tmp_path / "run", Config(), WandbConfig(mode="offline"))
+    run.log("policy", {"step": 1, "loss": 0.5})
+    run.write_rows("episodes.parquet", [{"seed": 0, "rollout": 0, "success": True}])
+    run.finish(SUMMARY)
+    written = list(tmp_path.rglob("run-*.wandb"))
+    assert len(written) == 1 and written[0].stat().st_size > 0
+
+
+def test_unknown_wandb_modes_are_refused():
+    with pytest.raises(InputError, match=r"wandb\.mode=on is unknown: choose one of disabled, offline, online"):
+        WandbConfig(mode="on")
+
+
+@pytest.fixture
+def labelled(tmp_path):
+    data = dataset(
+        tmp_path / "d.hdf5",
+        [
+            episode(0, 200, size=32),
+            episode(1, 300, [("retry", 100, 150)], quality="retry", size=32),
+            episode(2, 200, [("hesitation", 20, 80), ("failure", 150, 199)], False, "failure", size=32),
+        ],
+        {"env_kwargs": {"control_freq": 20}, "expert_steps": 180},
+    )
+    return data, [truth(each, 180) for each in data]
+
+
+def test_figures_have_the_width_of_a_column(labelled, tmp_path):
+    data, values = labelled
+    figures.summary(tmp_path / "figures", data, values)
+    with Image.open(tmp_path / "figures" / "value_curves.png") as image:
+        assert image.width == pytest.approx(figures.COLUMN * 200, abs=2)
+    with Image.open(tmp_path / "figures" / "film_strip.png") as image:
+        assert image.width == pytest.approx(2.1 * figures.COLUMN * 200, abs=2)
+
+
+def test_lapses_are_shaded_where_they_are(labelled):
+    data, values = labelled
+    figure, axis = figures.plt.subplots()
+    figures.curve(axis, data, data[1], values[1])
+    (shade,) = axis.patches
+    left, right = shade.get_x(), shade.get_x() + shade.get_width()
+    assert left == pytest.approx(100 / 20) and right == pytest.approx(151 / 20)  # to the end of its last step
+    assert {tuple(np.round(line.get_ydata()[[0, -1]], 3)) for line in axis.lines} == {(0.0, 1.0)}
+    figures.plt.close(figure)

@@ -1,0 +1,155 @@
+"""Value sources and advantages: hand-computed cases."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from tests.synthetic import ENV_ARGS, dataset, episode
+from wvm_rl.advantage import advantage, shuffled
+from wvm_rl.errors import InputError
+from wvm_rl.label import label
+from wvm_rl.metrics import bench_truth
+from wvm_rl.values import VALUES
+from wvm_rl.values.base import ValueConfig
+from wvm_rl.values.clock import ClockConfig
+from wvm_rl.values.oracle import OracleConfig, truth
+from wvm_rl.values.success import SuccessConfig
+from wvm_rl.values.wvm import Wvm, WvmConfig
+
+
+def test_oracle_stands_still_and_goes_back():
+    # before step:  0 1 2 3 4 5 6 7 8; still in 2..3, back in 6
+    progress = truth(episode(0, 9, [("hesitation", 2, 3), ("retry", 6, 6)]), expert_steps=5)
+    np.testing.assert_allclose(progress, np.array([0, 1, 2, 2, 2, 3, 4, 3, 4]) / 4)
+
+
+def test_oracle_does_not_fall_below_zero():
+    progress = truth(episode(0, 8, [("retry", 1, 3)]), expert_steps=5)
+    np.testing.assert_allclose(progress, np.array([0, 1, 0, 0, 0, 1, 2, 3]) / 3)
+
+
+def test_oracle_of_a_failure_counts_the_way_an_expert_would_still_have():
+    progress = truth(episode(0, 6, [("failure", 4, 5)], success=False, quality="failure"), expert_steps=10)
+    np.testing.assert_allclose(progress, np.array([0, 1, 2, 3, 4, 3]) / 10)
+    long = truth(episode(0, 31, success=False, quality="failure"), expert_steps=10)
+    np.testing.assert_allclose(long[-1], 30 / 31)  # slower than the expert, but still not there
+
+
+def test_oracle_is_close_to_the_benchmarks_truth_but_not_the_same():
+    # hesitation: both give 4/7 during the pause (T = 12, m = 4, n = 8) in their own counts of the pause's length
+    ours, bench = truth(episode(0, 12, [("hesitation", 4, 7)]), 12), bench_truth(12, 4, 8, "hesitation")
+    np.testing.assert_allclose(ours, bench, atol=1e-6)
+    # retry: inclusive bounds and T-1 in the oracle, T in B.3: near, not equal
+    ours, bench = truth(episode(0, 40, [("retry", 15, 19)]), 40), bench_truth(40, 15, 19, "retry")
+    assert 0 < np.abs(ours - bench).max() < 0.06
+    # a retraction longer than what was gained: the oracle stays at 0 for a while, B.3 falls all the way to n
+    ours, bench = truth(episode(0, 40, [("retry", 4, 15)]), 40), bench_truth(40, 4, 15, "retry")
+    assert (ours[8:17] == 0).all() and bench[8] > 0.09
+
+
+def test_oracle_refuses_data_without_a_record(tmp_path):
+    foreign = dataset(tmp_path / "f.hdf5", [episode()], {"env_kwargs": {"control_freq": 20}})
+    with pytest.raises(InputError, match=r"f\.hdf5.*value=oracle.*expert_steps"):
+        list(OracleConfig().source().values(foreign))
+
+
+def test_clock_and_success(tmp_path):
+    data = dataset(
+        tmp_path / "d.hdf5", [episode(0, 5, interval=0), episode(1, 4, success=False, quality="failure", interval=0)]
+    )
+    clock = label(data, ClockConfig().source(), progress=False)
+    np.testing.assert_allclose(clock[0], [0, 0.25, 0.5, 0.75, 1])
+    np.testing.assert_allclose(clock[1], [0, 1 / 3, 2 / 3, 1], rtol=1e-6)
+    success = label(data, SuccessConfig(discount=0.5).source(), progress=False)
+    np.testing.assert_allclose(success[0], [1 / 16, 1 / 8, 1 / 4, 1 / 2, 1])
+    np.testing.assert_array_equal(success[1], np.zeros(4))
+    assert (advantage(success, 2)[:4] > 0).all() and (advantage(success, 2)[5:] == 0).all()
+
+
+def test_advantage_looks_k_minus_one_steps_ahead_and_no_further_than_the_end():
+    values = [np.array([0.0, 0.1, 0.3, 0.6, 1.0]), np.array([0.5, 0.4])]
+    np.testing.assert_allclose(advantage(values, 3), [0.3, 0.5, 0.7, 0.4, 0, -0.1, 0], atol=1e-6)
+    np.testing.assert_allclose(advantage(values, 100), [1, 0.9, 0.7, 0.4, 0, -0.1, 0], atol=1e-6)
+
+
+def test_shuffled_advantages_keep_their_histogram():
+    delta = np.random.default_rng(0).normal(size=500)
+    mixed = shuffled(delta, 1)
+    np.testing.assert_array_equal(np.sort(mixed), np.sort(delta))
+    assert abs(np.corrcoef(mixed, delta)[0, 1]) < 0.2
+    np.testing.assert_array_equal(mixed, shuffled(delta, 1))
+    assert not np.array_equal(mixed, shuffled(delta, 2))
+
+
+def test_values_out_of_range_are_refused():
+    with pytest.raises(InputError, match=r"value\.horizon_k=1"):
+        ValueConfig(horizon_k=1)
+    with pytest.raises(InputError, match=r"value\.discount=1"):
+        SuccessConfig(discount=1.0)
+
+
+def test_every_source_has_a_line_of_help():
+    assert all(config.__doc__ and not config.__doc__.startswith(name) for name, config in VALUES.items())
+
+
+class Brightness:
+    """A critic that reads progress off the frames' brightness; takes what `wvm_rl.model.critic.Critic` takes."""
+
+    fps, size, camera, fingerprint = 4.0, 16, "workspace", "brightness"
+
+    def values(self, clips):
+        for frames, instruction in clips:
+            assert instruction == "lift the red cube" and frames.dtype == np.uint8
+            yield frames[:, 0, 0, 0] / 255, None
+
+
+def test_the_critic_sees_frames_and_instruction_of_each_episode(tmp_path):
+    data = dataset(tmp_path / "d.hdf5", [episode(0, 60), episode(1, 45)])
+    values = label(data, Wvm(Brightness()), progress=False)
+    np.testing.assert_allclose(values[0][::5], np.arange(0, 60, 5) / 60, atol=1 / 255)
+    assert [len(value) for value in values] == [60, 45]
+    part = list(Wvm(Brightness()).values(data, start=1))
+    np.testing.assert_array_equal(part[0].step, np.arange(0, 45, 5))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"fps": 2.0}, r"16x16 at 4 fps.*at 2; render them with `python -m envs.render .*fps=2 size=16`"),
+        ({"size": 12}, r"needs 12x12.*python -m envs.render"),
+        ({"camera": "side"}, r"no frames of camera side.*cameras=\[side\]"),
+    ],
+)
+def test_frames_that_the_critic_was_not_made_for_are_refused(tmp_path, change, message):
+    data = dataset(tmp_path / "d.hdf5", [episode(0, 60)])
+    critic = Brightness()
+    for name, value in change.items():
+        setattr(critic, name, value)
+    before = set(tmp_path.iterdir())
+    with pytest.raises(InputError, match=message):
+        label(data, Wvm(critic), progress=False)
+    assert {path for path in tmp_path.iterdir() if not path.name.startswith(".")} == before
+
+
+def test_an_episode_shorter_than_a_clip_is_refused(tmp_path):
+    data = dataset(tmp_path / "d.hdf5", [episode(0, 60), episode(1, 40)])
+    with pytest.raises(InputError, match=r"d\.hdf5: episode 1 has 8 frames, fewer than the 9 of a clip"):
+        label(data, Wvm(Brightness()), progress=False)
+
+
+def test_a_missing_critic_is_said(tmp_path):
+    with pytest.raises(InputError, match="absent"):
+        WvmConfig(critic=str(tmp_path / "absent")).source()
+
+
+def test_sources_need_no_jax():
+    code = "import sys, wvm_rl.values, wvm_rl.label, wvm_rl.advantage; assert 'jax' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_the_oracles_expert_length_comes_from_the_dataset(tmp_path):
+    failure = episode(0, 30, success=False, quality="failure", interval=0)
+    data = dataset(tmp_path / "d.hdf5", [failure], {**ENV_ARGS, "expert_steps": 58})
+    np.testing.assert_allclose(label(data, OracleConfig().source(), progress=False)[0][-1], 0.5)

@@ -1,0 +1,105 @@
+"""Configuration of the main job: its groups, their defaults, and the name of its run folder."""
+
+import hashlib
+import json
+from dataclasses import dataclass, field, make_dataclass
+from typing import Any
+
+from omegaconf import MISSING, OmegaConf
+
+from agents import AGENTS, POLICIES
+from agents.trainer import TrainerConfig
+from envs.recipes import RECIPES, RecipeConfig
+from envs.tasks import TASKS
+from wvm_rl.errors import InputError
+from wvm_rl.runs import WandbConfig
+from wvm_rl.values import VALUES
+
+
+@dataclass
+class DataConfig:
+    """Episodes to learn from."""
+
+    episodes: int = 100
+    seed: int = 0  # of the collection
+    fps: int = 4  # frames a second for the critic; 0: none, then no OpenGL is needed, nor can value=wvm be used
+    root: str | None = None  # data folder; null: `wvm_rl` in the user's cache
+    workers: int | None = None  # processes that collect; null: one a core
+    recipe: RecipeConfig = MISSING
+
+    def __post_init__(self):
+        if self.episodes < 1:
+            raise InputError(f"data.episodes={self.episodes} must be at least 1")
+
+
+def _data(recipe: type[RecipeConfig]) -> type[DataConfig]:
+    """The data choice of one recipe."""
+    choice = make_dataclass(recipe.__name__, [("recipe", recipe, field(default_factory=recipe))], bases=(DataConfig,))
+    choice.__doc__ = recipe.__doc__
+    return choice
+
+
+@dataclass
+class EvaluationConfig:
+    """Rollouts that judge the policy."""
+
+    rollouts: int = 50  # a training seed
+    seed: int = 0  # of the bank of initial states and of the policy's noise
+    workers: int | None = None  # processes; null: one a core
+    guidance: float = 1.0  # of a conditioned policy: 1 follows the condition, above 1 exaggerates it
+    videos: int = 0  # rollouts to film, with the critic's value drawn in
+
+    def __post_init__(self):
+        if self.rollouts < 1:
+            raise InputError(f"evaluation.rollouts={self.rollouts} must be at least 1")
+        if not 0 <= self.videos <= self.rollouts:
+            raise InputError(f"evaluation.videos={self.videos} must lie in [0, evaluation.rollouts]")
+
+
+@dataclass
+class TrainConfig:
+    """The main job."""
+
+    defaults: list[Any] = field(
+        default_factory=lambda: [
+            {"env": "lift"},
+            {"agent": "awr"},
+            {"policy": "flow"},
+            {"value": "wvm"},
+            {"data": "mixed"},
+            "_self_",
+        ]
+    )
+    env: Any = MISSING
+    agent: Any = MISSING
+    policy: Any = MISSING
+    value: Any = MISSING
+    data: Any = MISSING
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    wandb: WandbConfig = field(default_factory=WandbConfig)
+    seed: int = 0  # of the policy's training
+    seeds: int = 1  # trains seed, seed + 1, ... at once
+
+    def __post_init__(self):
+        if self.seed < 0 or self.seeds < 1:
+            raise InputError(f"seed={self.seed} must be at least 0 and seeds={self.seeds} at least 1")
+
+
+GROUPS = {
+    "env": TASKS,
+    "agent": AGENTS,
+    "policy": POLICIES,
+    "value": VALUES,
+    "data": {name: _data(recipe) for name, recipe in RECIPES.items()},
+}
+UNNAMED = ("hydra", "defaults", "wandb")  # settings that do not change a run's result, nor its folder
+
+
+def run_name(*, _root_: Any) -> str:
+    """Folder of a run: readable, and unique to its settings, so that the same command continues or finds it."""
+    settings = OmegaConf.to_container(OmegaConf.masked_copy(_root_, [key for key in _root_ if key not in UNNAMED]))
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()[:8]
+    chosen = _root_.hydra.runtime.choices
+    value = chosen["value"] + ("-shuffled" if settings["value"]["shuffle"] else "")
+    return "-".join([chosen[name] for name in ("env", "data", "agent")] + [value, f"seed{settings['seed']}", digest])
