@@ -56,16 +56,19 @@ def film_strip(path: Path, dataset: Dataset, index: int, camera: str, values: np
         values: [T], one a control step.
     """
     frames, step = dataset.frames(index, camera)
-    shown = np.linspace(0, len(frames) - 1, min(STRIP, len(frames))).round().astype(int)
+    seconds = len(values) / dataset.control_freq
+    middles = (np.arange(STRIP) + 0.5) * seconds / STRIP  # each frame stands above its own moment
+    shown = np.abs(step[:, None] / dataset.control_freq - middles).argmin(axis=0)
     with plt.rc_context({"font.size": 7, "axes.spines.top": False, "axes.spines.right": False}):
         figure, (above, below) = plt.subplots(
-            2, 1, figsize=(2.1 * COLUMN, 2.1), height_ratios=(1, 1.4), layout="constrained"
+            2, 1, figsize=(2.1 * COLUMN, 2.25), height_ratios=(1, 1.5), layout="constrained", sharex=True
         )
-        above.imshow(np.concatenate(list(frames[shown]), axis=1))
+        above.imshow(np.concatenate(list(frames[shown]), axis=1), extent=(0, seconds, 0, 1), aspect="auto")
         above.set_axis_off()
         curve(below, dataset, dataset[index], values)
-        for number in step[shown] / dataset.control_freq:
-            below.axvline(number, color="0.85", linewidth=0.5, zorder=0)
+        for middle in middles:
+            below.axvline(middle, color="0.85", linewidth=0.5, zorder=0)
+        below.set_xlim(0, seconds)
         return _finish(figure, below, path)
 
 
