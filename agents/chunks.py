@@ -57,16 +57,16 @@ def build(episodes: Sequence["Episode"], keys: Sequence[str]) -> tuple[Data, Sta
     """
     if not episodes:
         raise InputError("the dataset has no episodes: collect some first")
-    obs = [observation(episode.obs, keys, f"episode {episode.index}") for episode in episodes]
+    parts = [observation(episode.obs, keys, f"episode {episode.index}") for episode in episodes]
     lengths = [len(episode.actions) for episode in episodes]
-    for episode, part in zip(episodes, obs):
+    for episode, part in zip(episodes, parts):
         first = episodes[0].actions
-        if episode.actions.shape != (len(part), first.shape[-1]) or not len(part) or part.shape[1] != obs[0].shape[1]:
+        if episode.actions.shape != (len(part), first.shape[-1]) or not len(part) or part.shape[1] != parts[0].shape[1]:
             raise InputError(
                 f"episode {episode.index}: actions {episode.actions.shape} and observations {part.shape} do not fit "
-                f"each other or episode {episodes[0].index} ({first.shape} and {obs[0].shape}): check the dataset"
+                f"each other or episode {episodes[0].index} ({first.shape} and {parts[0].shape}): check the dataset"
             )
-    obs = np.concatenate(obs)
+    obs = np.concatenate(parts)
     actions = np.concatenate([episode.actions for episode in episodes]).astype(np.float64)
     statistics = _statistics(obs.astype(np.float64), actions)
     normalised = (actions - statistics.action_mean) / statistics.action_std

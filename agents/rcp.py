@@ -51,6 +51,7 @@ class RCPConfig(AgentConfig):
         return Columns(weight=np.ones(len(score), np.float32), cond=(2 * level - 1).astype(np.float32)[:, None])
 
     def act_cond(self, columns: Columns) -> np.ndarray | None:
+        assert columns.cond is not None
         return np.quantile(columns.cond, self.ask, axis=0, method="lower").astype(np.float32)
 
 

@@ -53,11 +53,11 @@ def plan(recipe: RecipeConfig, task: str, phases: tuple[str, ...], quality: str,
         count = int(rng.integers(0, 2))  # perhaps it also hesitates before it fails
         result.failure = str(rng.choice(["miss", "drop"]))
     result.failed_grasps = [str(rng.choice(["miss", "slip"])) for _ in range(retries)]
-    result.retractions = [rng.uniform(*recipe.retraction_seconds) for _ in range(retries + 1)]
+    result.retractions = [rng.uniform(*recipe.retraction_seconds) for _ in range(retries + 1)]  # type: ignore[call-overload]
     while len(result.hesitations) < count - retries:
         phase, fraction = _spot(recipe, task, phases, quality, len(result.hesitations), rng)
         attempt = retries if PHASE_ORDER[phase] > PHASE_ORDER["grasp"] else int(rng.integers(0, retries + 1))
-        new = Hesitation(attempt, phase, fraction, rng.uniform(*recipe.hesitation_seconds))
+        new = Hesitation(attempt, phase, fraction, rng.uniform(*recipe.hesitation_seconds))  # type: ignore[call-overload]
         if not any(_adjoins(new, other) for other in result.hesitations):  # two in one place would be one long one
             result.hesitations.append(new)
     return result

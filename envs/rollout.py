@@ -89,7 +89,7 @@ def rollouts(
             running = {report.rollout: report for report in reports.values() if not report.done}
             actions = call(act, running, rows)
             for worker, answer in heard:
-                orders = {}
+                orders: dict[int, Start | np.ndarray | None] = {}
                 for slot, report in answer.items():
                     if report.done:
                         schedule.finish(report)

@@ -73,7 +73,7 @@ class Workers:
 
     @property
     def pids(self) -> list[int]:
-        return [process.pid for process in self._processes]
+        return [process.pid or 0 for process in self._processes]
 
     def send(self, worker: int, message: Any) -> None:
         """Asks a worker that has no message pending."""
@@ -101,7 +101,7 @@ class Workers:
                 f"worker {oldest} (process {self.pids[oldest]}) gave no answer in {self.timeout:.0f} s: the machine is "
                 "overloaded or its graphics driver hangs; try workers=1"
             )
-        worker = min(pipes[pipe] for pipe in ready)
+        worker = min(worker for pipe, worker in pipes.items() if pipe in ready)
         try:
             kind, answer = self._pipes[worker].recv()
         except (EOFError, OSError):

@@ -4,10 +4,12 @@ import io
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 from rich.console import Console
 
 from tests.synthetic import dataset, episode
+from wvm_rl import bench
 from wvm_rl.bench import BenchConfig, scored
 from wvm_rl.errors import InputError
 from wvm_rl.metrics import bench_truth
@@ -15,6 +17,7 @@ from wvm_rl.scores import pooled, report, table, trajectories
 from wvm_rl.values.base import Values
 from wvm_rl.values.clock import Clock
 from wvm_rl.values.frame import Frame, FrameConfig
+from wvm_rl.values.wvm import Wvm, WvmConfig
 
 RETRY, HESITATION = ("retry", 60, 89), ("hesitation", 60, 99)
 
@@ -123,8 +126,33 @@ def test_the_frame_regressor_reads_progress_off_single_frames(tmp_path, lapses):
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"models": ["gvl"]}, {"models": []}, {"episodes": 1}, {"experts": 0}, {"seed": 7000}]
+    "wrong", [{"models": ["gvl"]}, {"models": []}, {"episodes": 1}, {"experts": 0}, {"seed": 5, "training_seed": 5}]
 )
 def test_settings_out_of_range_are_refused(wrong):
     with pytest.raises(InputError, match=next(iter(wrong))):
         BenchConfig(**wrong)
+
+
+class Brightness:
+    """A critic that reads progress off the frames' brightness."""
+
+    fps, size, camera, fingerprint = 4.0, 16, "workspace", "brightness"
+
+    def values(self, clips):
+        for frames, _ in clips:
+            yield frames[:, 0, 0, 0] / 255, None
+
+
+def test_the_command_leaves_a_run_folder(tmp_path, monkeypatch, capsys, lapses, experts):
+    files = {"bench": [lapses], "expert": [experts]}
+    monkeypatch.setattr(bench, "datasets", lambda config, fps, size, recipe, episodes, seed: files[recipe])
+    monkeypatch.setattr(WvmConfig, "source", lambda self: Wvm(Brightness()))
+    bench.main(BenchConfig(models=["wvm", "clock"], tasks=["lift"]), tmp_path / "run")
+    content = json.loads((tmp_path / "run" / "bench.json").read_text())
+    # the synthetic frames show time, not progress: as good as a clock
+    assert content["model"] == "wvm" and content["retry_voc"] == pytest.approx(-1)
+    assert content["expert_voc"] == pytest.approx(1) and content["critic"] == "brightness"
+    assert content["tasks"]["lift"]["hesitation_rmse"] == content["hesitation_rmse"] > 0.01
+    assert set(content["models"]) == {"wvm", "clock"} and content["models"]["clock"]["retry_voc"] == pytest.approx(-1)
+    assert len(pd.read_parquet(tmp_path / "run" / "trajectories.parquet")) == 6
+    assert "Suboptimal-Value-Bench" in capsys.readouterr().out

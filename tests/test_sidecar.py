@@ -161,7 +161,7 @@ def test_no_write_permission_is_said(data, monkeypatch):
     monkeypatch.setattr("wvm_rl.files.os.access", lambda *_: False)  # root may write everywhere
     with pytest.raises(InputError, match="cannot write to"):
         label(data, Clock(), progress=False)
-    assert not list(data.path.parent.glob("*.parquet*"))
+    assert not list(data.path.parent.glob("d.clock*"))
 
 
 def test_a_single_frame_is_constant():

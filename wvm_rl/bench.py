@@ -7,6 +7,7 @@ and a per-frame regressor that learned from the same data. Scores as in PAPER.md
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -61,10 +62,12 @@ def datasets(config: BenchConfig, fps: float, size: int, recipe: str, episodes: 
         raise InputError(f"tasks has unknown {', '.join(unknown)}: choose from {', '.join(TASKS)}")
     if fps != round(fps):
         raise InputError(f"critic={config.critic} reads {fps} frames a second; only whole numbers can be collected")
-    places = {"root": config.root, "workers": config.workers}
-    settings = {"episodes": episodes, "seed": seed, "fps": round(fps), "size": size, **places}
+    tasks: dict[str, Any] = TASKS
+    recipes: dict[str, Any] = RECIPES
+    settings: dict[str, Any] = {"episodes": episodes, "seed": seed, "fps": round(fps), "size": size}
+    settings |= {"root": config.root, "workers": config.workers}
     return [
-        Dataset(collect(CollectConfig(env=TASKS[task](), recipe=RECIPES[recipe](), **settings)))
+        Dataset(collect(CollectConfig(env=tasks[task](), recipe=recipes[recipe](), **settings)))
         for task in config.tasks
     ]
 

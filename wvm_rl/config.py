@@ -86,7 +86,7 @@ class TrainConfig:
             raise InputError(f"seed={self.seed} must be at least 0 and seeds={self.seeds} at least 1")
 
 
-GROUPS = {
+GROUPS: dict[str, dict[str, Any]] = {
     "env": TASKS,
     "agent": AGENTS,
     "policy": POLICIES,
@@ -98,7 +98,7 @@ UNNAMED = ("hydra", "defaults", "wandb")  # settings that do not change a run's 
 
 def run_name(*, _root_: Any) -> str:
     """Folder of a run: readable, and unique to its settings, so that the same command continues or finds it."""
-    settings = OmegaConf.to_container(OmegaConf.masked_copy(_root_, [key for key in _root_ if key not in UNNAMED]))
+    settings: Any = OmegaConf.to_container(OmegaConf.masked_copy(_root_, [key for key in _root_ if key not in UNNAMED]))
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()[:8]
     chosen = _root_.hydra.runtime.choices
     value = chosen["value"] + ("-shuffled" if settings["value"]["shuffle"] else "")

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 
@@ -86,7 +87,7 @@ def curve(axis: Axes, dataset: Dataset, episode: Episode, values: np.ndarray) ->
 
 def _finish(figure: plt.Figure, last: Axes, path: Path) -> Path:
     last.set_xlabel("time (s)")
-    handles = [plt.Line2D([], [], color=PREDICTED, lw=1.2), plt.Line2D([], [], color=TRUE, lw=0.8, ls="--")]
+    handles: list[Any] = [plt.Line2D([], [], color=PREDICTED, lw=1.2), plt.Line2D([], [], color=TRUE, lw=0.8, ls="--")]
     handles += [plt.Rectangle((0, 0), 1, 1, color=shade, alpha=0.3) for shade in SHADES.values()]
     figure.legend(handles, ["value", "true", *SHADES], loc="outside upper center", ncols=5, frameon=False, fontsize=6)
     if figure.get_layout_engine() is None:

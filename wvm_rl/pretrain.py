@@ -65,8 +65,8 @@ def collect(config: PretrainConfig) -> list[Dataset]:
         Dataset(
             collected(
                 CollectConfig(
-                    env=KNOWN[task](),
-                    recipe=RECIPES["expert"](),
+                    env=KNOWN[task](),  # type: ignore[call-arg]
+                    recipe=RECIPES["expert"](),  # type: ignore[call-arg]
                     episodes=data.episodes,
                     seed=data.seed,
                     fps=round(config.wvm.fps),

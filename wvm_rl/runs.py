@@ -88,7 +88,7 @@ class Run:
             run._mirror = client.init(
                 project=wandb.project,
                 group=wandb.group,
-                mode=wandb.mode,
+                mode=wandb.mode,  # type: ignore[arg-type]  # Hydra's configurations have no literals
                 dir=folder,
                 name=folder.name,
                 config=_plain(asdict(config)),

@@ -25,7 +25,7 @@ def read(kind: type[T], content: dict[str, Any], source: str) -> T:
 
 def _value(hint: Any, value: Any, source: str) -> Any:
     if dataclasses.is_dataclass(hint):
-        return read(hint, value, source)
+        return read(hint, value, source)  # type: ignore[arg-type]
     if typing.get_origin(hint) is list:
         if not isinstance(value, list):
             raise InputError(f"{source} is {value!r}, expected a list")
