@@ -1,8 +1,11 @@
 """Pretraining: resume equals an uninterrupted run, finished stages are reused, NaN stops it."""
 
 import json
+from collections.abc import Iterator
 from dataclasses import replace
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -15,6 +18,16 @@ from wvm_rl.model.pool import CHUNK_WINDOWS, fill, shuffled_rows
 from wvm_rl.model.stages import train
 
 LINE = FitConfig(steps=60, batch=4, learning_rate=0.2, warmup=5, average=0.5, save_every=20)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compile_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Most of these tests' time is compilation: do it badly, and keep what several runs share."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("compiled")))
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+    jax.config.update("jax_compilation_cache_dir", None)
 
 
 class Killed(BaseException):
@@ -31,13 +44,11 @@ def line(folder, stop_at=None, poison_at=None, config=LINE):
         return {"x": x * (np.nan if step == poison_at else 1.0)}
 
     def loss(params, batch, key):
-        import jax
-
         noise = 0.1 * jax.random.normal(key, batch["x"].shape)
         value = ((params["w"] * batch["x"] - 3 * batch["x"] - noise) ** 2).mean()
         return value, {"loss": value}
 
-    return fit("line", loss, lambda: {"w": np.zeros((), np.float32) + 0}, batches, config, 0, folder, {"line": 1})
+    return fit("line", loss, lambda: {"w": jnp.zeros(())}, batches, config, 0, folder, {"line": 1})
 
 
 def rows(folder):
@@ -65,7 +76,7 @@ def test_nan_stops_with_the_step_and_keeps_a_sound_checkpoint(tmp_path):
 def test_foreign_checkpoint_is_refused(tmp_path):
     line(tmp_path)
     with pytest.raises(InputError, match="belongs to another run"):
-        fit("line", lambda *_: None, lambda: {"v": np.zeros(2, np.float32)}, None, LINE, 0, tmp_path, {"line": 1})
+        fit("line", lambda *_: None, lambda: {"v": jnp.zeros(2)}, None, LINE, 0, tmp_path, {"line": 1})
 
 
 def test_metrics_forget_half_written_rows(tmp_path):
