@@ -70,8 +70,8 @@ def run(main: Callable[..., Any], config: type, groups: Groups, run_dir: str | N
             arguments = OmegaConf.to_object(composed)
             main(arguments, folder) if run_dir else main(arguments)
         except (InputError, OmegaConfBaseException) as error:
-            if run_dir and folder.is_dir() and not any(folder.iterdir()):
-                os.removedirs(folder)  # Hydra made it before the input was looked at
+            if run_dir:
+                _remove_empty(folder)  # Hydra made it before the input was looked at
             _refuse(error.__cause__ if isinstance(error.__cause__, InputError) else error)
 
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # let errors through to be shown below
@@ -79,6 +79,13 @@ def run(main: Callable[..., Any], config: type, groups: Groups, run_dir: str | N
         hydra.main(version_base="1.3", config_path=None, config_name="job")(job)()
     except (HydraException, OmegaConfBaseException) as error:
         _refuse(error)
+
+
+def _remove_empty(folder: Path) -> None:
+    """Removes a folder and those above it, below the working folder, as far as they are empty."""
+    while folder.is_dir() and folder != Path.cwd() and not any(folder.iterdir()):
+        folder.rmdir()
+        folder = folder.parent
 
 
 def _refuse(error: BaseException) -> NoReturn:
