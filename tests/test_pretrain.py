@@ -1,8 +1,10 @@
 """Pretraining: resume equals an uninterrupted run, finished stages are reused, NaN stops it."""
 
 import json
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -121,29 +123,29 @@ def test_interrupted_pool_equals_a_whole_one(tmp_path):
         fill(tmp_path / "cut", windows, encode, *arguments[:2], {"seed": 1})
 
 
-def test_all_stages_resume_to_the_same_critic(tmp_path, monkeypatch):
-    """Killed in the VAE's and in the model's training; the critic has the same fingerprint."""
-    short = replace(stages().vae, steps=40, save_every=20)
-    config = stages(vae=short, model=replace(stages().model, steps=40, save_every=20))
-    whole, scores = train(config, corpus(), tmp_path / "whole")
-    assert scores["wvm step"] == 40 and np.isfinite(scores["wvm held_out_rmse"])
+def test_stages_resume_to_the_same_critic_and_are_made_once(tmp_path, monkeypatch):
+    """Killed while the model trains, gone on, and asked again; against an uninterrupted training on the same pool."""
+    config = stages(vae=replace(stages().vae, steps=20), model=replace(stages().model, steps=40, save_every=20))
+    steps = []
 
-    draw, order, calls = Windows.batch, module.shuffled_rows, {"vae": 0, "wvm": 0}
+    def rows_of(*arguments, die_at=None):
+        steps.append(arguments[2])
+        if arguments[2] == die_at:
+            raise Killed
+        return shuffled_rows(*arguments)
 
-    def dying(name, function, at):
-        def call(*arguments):
-            calls[name] += 1
-            if calls[name] == at:
-                raise Killed
-            return function(*arguments)
+    monkeypatch.setattr(module, "shuffled_rows", partial(rows_of, die_at=30))
+    with pytest.raises(Killed):
+        train(config, corpus(), tmp_path / "cut")
+    for folder in [*(tmp_path / "cut").glob("vae-*"), *(tmp_path / "cut").glob("pool-*")]:
+        shutil.copytree(folder, tmp_path / "whole" / folder.name)
 
-        return call
-
-    monkeypatch.setattr(Windows, "batch", dying("vae", draw, 25))
-    monkeypatch.setattr(module, "shuffled_rows", dying("wvm", order, 30))
-    for _ in range(2):
-        with pytest.raises(Killed):
-            train(config, corpus(), tmp_path / "cut")
+    monkeypatch.setattr(module, "shuffled_rows", rows_of)
+    steps.clear()
+    resumed, scores = train(config, corpus(), tmp_path / "cut")
+    assert steps == list(range(20, 40)) and scores["wvm step"] == 40 and np.isfinite(scores["wvm held_out_rmse"])
+    whole, _ = train(config, corpus(), tmp_path / "whole")
+    assert resumed.fingerprint == whole.fingerprint
+    steps.clear()
     again, _ = train(config, corpus(), tmp_path / "cut")
-    assert again.fingerprint == whole.fingerprint
-    assert calls == {"vae": 25 + 20 + 1 + 5, "wvm": 30 + 20}  # steps after each checkpoint, statistics, pool chunks
+    assert again.fingerprint == whole.fingerprint and not steps

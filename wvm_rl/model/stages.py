@@ -35,7 +35,8 @@ class StagesConfig:
     seed: int = 0
     windows: RewindConfig = field(default_factory=RewindConfig)
     kl: float = 1e-5  # weight of the VAE's divergence
-    vae: FitConfig = field(default_factory=lambda: FitConfig(steps=1600, batch=8, learning_rate=1e-3, save_every=200))
+    focus: float = 20.0  # how much more pixels count that differ from their scene's mean picture, see Codec.loss
+    vae: FitConfig = field(default_factory=lambda: FitConfig(steps=1500, batch=8, learning_rate=2e-3, save_every=200))
     pool: int = 48_000  # encoded windows
     loss: LossConfig = field(default_factory=LossConfig)
     model: FitConfig = field(
@@ -57,6 +58,13 @@ class Corpus:
     camera: str
     fingerprint: str  # of all datasets
 
+    def backgrounds(self) -> np.ndarray:
+        """Mean picture of each instruction's training films, [I,H,W,3] u8."""
+        films = [
+            [film.frames for film in self.training if film.instruction == row] for row in range(len(self.instructions))
+        ]
+        return np.stack([np.concatenate(frames).mean(0).astype(np.uint8) for frames in films])
+
 
 class Stages:
     """The stages of one pretraining; the folder of each is named by a hash of what shapes its result."""
@@ -71,6 +79,7 @@ class Stages:
             "vae": asdict(preset.vae),
             "windows": asdict(config.windows),
             "kl": config.kl,
+            "focus": config.focus,
             "fit": _shaping(config.vae),
             "seed": config.seed,
         }
@@ -91,13 +100,15 @@ class Stages:
         """Trains the VAE and measures its latents."""
         config, folder = self.config, self.folder("vae", self.vae_meta)
         windows = Windows(self.films.training, config.windows, config.seed + 1)
+        backgrounds = self.films.backgrounds()
 
         def batches(step: int) -> dict[str, np.ndarray]:
             # Prefix and current frames: what inference encodes; the VAE is causal, so longer clips add little.
-            return {"frames": windows.batch(step * config.vae.batch, config.vae.batch)[0][:, :5]}
+            frames, _, instruction = windows.batch(step * config.vae.batch, config.vae.batch)
+            return {"frames": frames[:, :5], "background": backgrounds[instruction]}
 
         def loss(params: Any, batch: dict[str, Any], key: Any) -> Any:
-            return self.codec.loss(params, batch["frames"], key, config.kl)
+            return self.codec.loss(params, batch["frames"], batch["background"], key, config.kl, config.focus)
 
         start = partial(self.codec.graph.init, config.seed)
         params = self._kept(
