@@ -40,7 +40,7 @@ class StagesConfig:
     pool: int = 48_000  # encoded windows
     loss: LossConfig = field(default_factory=LossConfig)
     model: FitConfig = field(
-        default_factory=lambda: FitConfig(steps=2400, batch=64, learning_rate=1e-3, save_every=200)
+        default_factory=lambda: FitConfig(steps=1500, batch=64, learning_rate=1e-3, save_every=200)
     )
 
     def __post_init__(self) -> None:
