@@ -65,4 +65,6 @@ def main(config: CheckConfig) -> None:
 
 
 if __name__ == "__main__":
+    from experiments.check_experts import performer  # workers look functions up by module name, not in `__main__`
+
     cli.run(main, CheckConfig, {})

@@ -24,11 +24,10 @@ SHOWN = ("expert", "hesitation", "retry", "mixed", "failure")
 
 
 def summary(folder: Path, dataset: Dataset, values: Sequence[np.ndarray]) -> None:
-    """Draws `value_curves.png` and, if the dataset has frames, `film_strip.png` of an episode with a retry if any."""
+    """Draws `value_curves.png` and, if the dataset has frames, `film_strip.png` of an episode with several lapses if any."""
     value_curves(folder, dataset, values)
     if dataset.cameras:
-        retries = [episode.index for episode in dataset if KINDS.index("retry") in episode.lapses[:, 0]]
-        index = (retries or [0])[0]
+        index = next((episode.index for episode in dataset if episode.quality == "mixed"), 0)
         film_strip(folder / "film_strip.png", dataset, index, dataset.cameras[0], values[index])
 
 
