@@ -24,7 +24,7 @@ SHOWN = ("expert", "hesitation", "retry", "mixed", "failure")
 
 
 def summary(folder: Path, dataset: Dataset, values: Sequence[np.ndarray]) -> None:
-    """Draws `value_curves.png` and, if the dataset has frames, `film_strip.png` of an episode with several lapses if any."""
+    """Draws `value_curves.png` and, if the dataset has frames, `film_strip.png` of an episode with lapses."""
     value_curves(folder, dataset, values)
     if dataset.cameras:
         index = next((episode.index for episode in dataset if episode.quality == "mixed"), 0)
