@@ -90,7 +90,8 @@ def main(config: ExtractionConfig) -> None:
 def table(rollouts: pd.DataFrame, ess: dict[tuple[str, str], float]) -> str:
     """Markdown table of one task: success rates, and differences from bc in success within the budget.
 
-    Intervals are 95 % bootstrap intervals clustered by training seed; differences are paired by training seed and
+    Brackets are percentile bootstraps of the seeds' means (with few seeds about their range: too narrow for 95 %);
+    differences are paired by training seed and
     initial state.
     """
     env = rollouts.env.iloc[0]

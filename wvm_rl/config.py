@@ -52,6 +52,10 @@ class EvaluationConfig:
     def __post_init__(self):
         if self.rollouts < 1:
             raise InputError(f"evaluation.rollouts={self.rollouts} must be at least 1")
+        if self.seed < 0:
+            raise InputError(f"evaluation.seed={self.seed} must be at least 0")
+        if self.workers is not None and self.workers < 1:
+            raise InputError(f"evaluation.workers={self.workers} must be at least 1")
         if not 0 <= self.videos <= self.rollouts:
             raise InputError(f"evaluation.videos={self.videos} must lie in [0, evaluation.rollouts]")
 

@@ -75,7 +75,14 @@ class Critic:
     # Files
 
     def save(self, folder: Path | str, card: str = "") -> None:
-        """Writes model.safetensors, config.json and, if given, the model card README.md, all or nothing."""
+        """Writes model.safetensors, config.json and, if given, the model card README.md, all or nothing.
+
+        Raises:
+            InputError: the folder holds something else than a critic, which would be lost.
+        """
+        folder = Path(folder)
+        if folder.is_dir() and any(folder.iterdir()) and not (folder / "config.json").exists():
+            raise InputError(f"{folder} is not empty and holds no critic: choose another folder")
         with atomic(Path(folder)) as partial_folder:
             partial_folder.mkdir()
             weights.save(partial_folder / "model.safetensors", self.params)
