@@ -11,6 +11,11 @@ import numpy as np
 from envs.operator import CLOSE, OPEN, Style
 from envs.simulation import Simulation
 
+# Inner walls of the bin that objects lie in, lowest and highest x and y [m], and how high they reach. The hand is wide
+# along the direction in which its fingers close and hangs just above the fingertips: low objects beside a wall are
+# taken with the hand along the wall.
+SOURCE_BIN, WALL_TOP = np.array([[-0.09, 0.29], [-0.49, -0.01]]), 0.90
+HAND_REACH, HAND_CLEARANCE = 0.105, 0.04  # m, from the grasp point to the hand's ends and to its underside
 BIN_CENTRES = {"milk": (0.0025, 0.1575), "bread": (0.1975, 0.1575), "cereal": (0.0025, 0.4025), "can": (0.1975, 0.4025)}
 
 
@@ -59,13 +64,23 @@ class Workspace:
         return self.object + [0, 0, self.thing.grasp_height] + self.style.grasp_offset + self.miss
 
     def grasp_yaw(self, yaw: float) -> float:
-        """Direction for the fingers: the object's nearest equivalent to the present `yaw` [rad]."""
+        """Direction for the fingers: the object's nearest equivalent to the present `yaw` [rad] that walls allow."""
         symmetry = self.thing.symmetry
         if symmetry is None:
             return float(yaw)
         axis = self.simulation.data.body(self.thing.body).xmat.reshape(3, 3)[:, 0]
         wanted = np.arctan2(axis[1], axis[0]) + self.thing.closing
-        return float(yaw + (wanted - yaw + symmetry / 2) % symmetry - symmetry / 2)
+        nearest = float(yaw + (wanted - yaw + symmetry / 2) % symmetry - symmetry / 2)
+        choices = sorted((nearest, nearest - symmetry, nearest + symmetry), key=lambda choice: abs(choice - yaw))
+        return next((choice for choice in choices if self._clears_walls(choice)), nearest)
+
+    def _clears_walls(self, yaw: float) -> bool:
+        """Whether the hand, grasping at `yaw` [rad], stays off the walls of the bin."""
+        if self.simulation.task.name not in BIN_CENTRES or self.grasp_point[2] + HAND_CLEARANCE > WALL_TOP:
+            return True
+        reach = HAND_REACH * np.abs([np.cos(yaw), np.sin(yaw)])
+        low, high = SOURCE_BIN.T
+        return bool(np.all(self.object[:2] - reach > low) and np.all(self.object[:2] + reach < high))
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import pytest
 from envs.experts import EXPERTS
 from envs.lapses import plan
 from envs.recipes import RECIPES, Bench, Mixed, Suboptimal, quality
-from envs.recording import record
+from envs.recording import draw, record
 from envs.simulation import Simulation
 from envs.tasks import CONTROL_FREQUENCY, TASKS
 from wvm_rl.data.episodes import KINDS
@@ -35,6 +35,12 @@ def test_expert_lifts_the_cube(simulation):
     assert height[-1] > height[0] + 0.05
     assert 6 * CONTROL_FREQUENCY < len(episode.actions) < 20 * CONTROL_FREQUENCY
     assert np.abs(episode.actions).max() <= 1
+
+
+def test_the_hand_turns_along_a_wall_that_it_would_hit():
+    low_beside_the_wall = draw(Simulation(TASKS["bread"]()), RECIPES["expert"](), seed=1000, index=11, attempt=0)
+    episode, as_planned = low_beside_the_wall
+    assert as_planned and episode.obs["Bread_pos"][0, 1] < -0.4
 
 
 def test_same_seed_same_episode(simulation):
