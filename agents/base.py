@@ -43,6 +43,11 @@ class AgentConfig:
         """
         raise NotImplementedError
 
+    @property
+    def reads_advantage(self) -> bool:
+        """Whether the columns depend on the advantages at all; if not, shuffled ones would be no null."""
+        return True
+
     def act_cond(self, columns: Columns) -> np.ndarray | None:
         """Condition [C] f32 to ask for when acting; None for a method that does not condition."""
         return None

@@ -50,6 +50,10 @@ class RCPConfig(AgentConfig):
         level = np.minimum(np.floor(level * self.bins), self.bins - 1) / (self.bins - 1)
         return Columns(weight=np.ones(len(score), np.float32), cond=(2 * level - 1).astype(np.float32)[:, None])
 
+    @property
+    def reads_advantage(self) -> bool:
+        return self.condition == "advantage"
+
     def act_cond(self, columns: Columns) -> np.ndarray | None:
         assert columns.cond is not None
         return np.quantile(columns.cond, self.ask, axis=0, method="lower").astype(np.float32)

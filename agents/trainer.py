@@ -75,7 +75,7 @@ def train(
     policy: PolicyConfig,
     data: Data,
     statistics: Statistics,
-    columns: Columns,
+    columns: Sequence[Columns],
     config: TrainerConfig,
     seeds: Sequence[int],
     folder: Path | str | None = None,
@@ -85,6 +85,7 @@ def train(
     """Minimises the weighted loss of Eq. E.5 from each seed.
 
     Args:
+        columns: weights and conditions, one a seed.
         folder: where checkpoints go; training resumes there, bit for bit. None saves nothing.
         on_metrics: called after every interval with `step`, and `loss, grad_norm, ess_fraction, learning_rate`
             averaged over the interval and the seeds, and `updates_per_second` (all seeds together, compilation apart).
@@ -94,8 +95,11 @@ def train(
     """
     if not seeds or len(set(seeds)) != len(seeds) or not all(0 <= seed < 2**32 for seed in seeds):
         raise InputError(f"seeds={list(seeds)} must be different numbers between 0 and 2^32 - 1, at least one")
-    weight, cond = jax.tree.map(jnp.asarray, fitting(columns, len(data.obs)))
-    spec = Spec(data.obs.shape[1], data.actions.shape[1], 0 if cond is None else cond.shape[1])
+    if len(columns) != len(seeds):
+        raise InputError(f"columns of {len(columns)} seeds do not fit {len(seeds)} seeds: give one a seed")
+    fitted = [fitting(each, len(data.obs)) for each in columns]
+    weight, cond = jax.tree.map(lambda *each: jnp.asarray(np.stack(each)), *fitted)  # [S,N], [S,N,C] or None
+    spec = Spec(data.obs.shape[1], data.actions.shape[1], 0 if cond is None else cond.shape[2])
     trainer = _trainer(_Constant(policy), _Constant(config), spec)
     keys = jnp.asarray(seeds, jnp.uint32)
     abstract = jax.eval_shape(trainer.init, keys)
@@ -118,12 +122,12 @@ def train(
             metrics["updates_per_second"] = len(seeds) * count / (time.perf_counter() - start)
             due = step // config.save_every != (step + count) // config.save_every
             step += count
-            if folder is not None and (due or step == config.updates):
-                checkpoint.save(folder, step, {"state": state, "statistics": statistics}, meta)
             bar.update(count)
             bar.set_postfix(loss=f"{metrics['loss']:.4f}")
-            if on_metrics:
+            if on_metrics:  # before the checkpoint: what it already holds is not done, nor logged, again
                 on_metrics({"step": step, **metrics})
+            if folder is not None and (due or step == config.updates):
+                checkpoint.save(folder, step, {"state": state, "statistics": statistics}, meta)
     return Trained(state["ema"], statistics, tuple(seeds))
 
 
@@ -189,11 +193,12 @@ class _Trainer:
     def run(self, count: int, state: Any, seeds: Any, data: Data, weight: Any, cond: Any) -> tuple[Any, Any]:
         """`count` updates of every seed: (state, traces [S, count])."""
 
-        def one(pair: Any) -> tuple[Any, Any]:
-            state, seed = pair
+        def one(row: Any) -> tuple[Any, Any]:
+            state, seed, weight, cond = row
             return jax.lax.scan(partial(self.update, seed, data, weight, cond), state, length=count)
 
-        return jax.vmap(one)((state, seeds)) if self.batching == "vmap" else jax.lax.map(one, (state, seeds))
+        rows = state, seeds, weight, cond
+        return jax.vmap(one)(rows) if self.batching == "vmap" else jax.lax.map(one, rows)
 
     def update(self, seed: Any, data: Data, weight: Any, cond: Any, state: Any, _: None) -> tuple[Any, Any]:
         """One gradient update of one seed."""

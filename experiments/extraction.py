@@ -3,11 +3,12 @@
     python -m experiments.extraction                 # lift and can, 8 cells each, 3 training seeds x 50 paired rollouts
     python -m experiments.extraction envs=[lift]
 
-Each cell is one run of `wvm_rl.train` in `runs/extraction/`; finished ones are skipped, interrupted ones go on. The
+Each cell is one run of `wvm_rl.train` in `runs/extraction/`; finished ones are kept, interrupted ones go on. The
 table is made from the run folders alone; it goes to `experiments/results/extraction.md`, every rollout to
 `extraction.parquet` beside it.
 """
 
+import json
 import subprocess
 import sys
 from dataclasses import dataclass, field
@@ -19,8 +20,8 @@ import pandas as pd
 from wvm_rl import cli
 from wvm_rl.errors import InputError
 from wvm_rl.files import atomic
-from wvm_rl.runs import provenance, read_summary
-from wvm_rl.stats import clustered_mean
+from wvm_rl.runs import PACKAGES, provenance, read_summary
+from wvm_rl.stats import crossed_mean
 
 RUNS, RESULTS = Path("runs/extraction"), Path(__file__).parent / "results"
 CELLS = {  # name -> overrides; behaviour cloning ignores its values, the clock costs nothing
@@ -58,7 +59,7 @@ def main(config: ExtractionConfig) -> None:
         for cell in config.cells
     }
     for number, ((env, cell), folder) in enumerate(folders.items()):
-        if config.run and not read_summary(folder):
+        if config.run:
             print(f"### {number + 1} of {len(folders)}: {env}, {cell}", flush=True)
             settings = [
                 *(f"env={env}", "data=suboptimal", *CELLS[cell].split()),
@@ -66,22 +67,18 @@ def main(config: ExtractionConfig) -> None:
                 *(f"evaluation.rollouts={config.rollouts}", f"hydra.run.dir={folder}"),
             ]
             subprocess.run([sys.executable, "-m", "wvm_rl.train", *settings], check=True)
-    summaries = {key: summary for key, folder in folders.items() if (summary := read_summary(folder))}
-    finished = {key: folders[key] for key in summaries}
+    finished = {key: summary for key, folder in folders.items() if (summary := read_summary(folder))}
     if not finished:
         raise InputError(f"no finished run in {RUNS}: leave out run=false")
     rollouts = pd.concat(
-        [
-            pd.read_parquet(folder / "episodes.parquet").assign(env=env, cell=cell)
-            for (env, cell), folder in finished.items()
-        ]
+        [pd.read_parquet(folders[key] / "episodes.parquet").assign(env=key[0], cell=key[1]) for key in finished]
     )
-    ess = {key: summary["ess_fraction"] for key, summary in summaries.items()}
-    text = "\n\n".join(table(rollouts[rollouts.env == env], ess) for env in config.envs if (rollouts.env == env).any())
-    origin = "\n".join(f"- {name}: {value}" for name, value in provenance().items())
+    ess = {key: summary["ess_fraction"] for key, summary in finished.items()}
+    tables = [table(rollouts[rollouts.env == env], ess) for env in config.envs if (rollouts.env == env).any()]
+    text = "\n\n".join(tables)
     RESULTS.mkdir(exist_ok=True)
     with atomic(RESULTS / "extraction.md") as partial:
-        partial.write_text(f"# Extraction methods and value sources\n\n{text}\n\n{origin}\n")
+        partial.write_text(f"# Extraction methods and value sources\n\n{text}\n\n{origins(folders, finished)}\n")
     with atomic(RESULTS / "extraction.parquet") as partial:
         rollouts.to_parquet(partial, index=False)
     print(text)
@@ -90,12 +87,14 @@ def main(config: ExtractionConfig) -> None:
 def table(rollouts: pd.DataFrame, ess: dict[tuple[str, str], float]) -> str:
     """Markdown table of one task: success rates, and differences from bc in success within the budget.
 
-    Brackets are percentile bootstraps of the seeds' means (with few seeds about their range: too narrow for 95 %);
-    differences are paired by training seed and
-    initial state.
+    Brackets are 95 % intervals over training seeds and initial states (`wvm_rl.stats.crossed_mean`); differences are
+    paired by both.
     """
     env = rollouts.env.iloc[0]
-    base = rollouts[rollouts.cell == "bc"].set_index(["seed", "rollout"])["success_in_budget"]
+    grids = {
+        cell: rows.pivot(index="seed", columns="rollout", values="success_in_budget").to_numpy(float)
+        for cell, rows in rollouts.groupby("cell", sort=False)
+    }
     lines = [
         f"## {env}",
         "",
@@ -103,18 +102,27 @@ def table(rollouts: pd.DataFrame, ess: dict[tuple[str, str], float]) -> str:
         "|---|---|---|---|---|---|",
     ]
     for cell, rows in rollouts.groupby("cell", sort=False):
-        in_budget = _interval(*clustered_mean(rows.success_in_budget.to_numpy(), rows.seed.tolist()))
-        pairs = rows.set_index(["seed", "rollout"])["success_in_budget"].astype(float).sub(base.astype(float)).dropna()
-        seeds = pairs.index.get_level_values("seed").tolist()
-        gain = "" if cell == "bc" or pairs.empty else _interval(*clustered_mean(pairs.to_numpy(), seeds))
+        gain = "" if cell == "bc" or "bc" not in grids else _interval(grids[cell] - grids["bc"])
         seconds = np.median(rows.seconds[rows.success]) if rows.success.any() else float("nan")
-        fraction = ess[env, str(cell)]
-        lines.append(f"| {cell} | {in_budget} | {gain} | {rows.success.mean():.2f} | {seconds:.1f} | {fraction:.0%} |")
+        columns = [cell, _interval(grids[cell]), gain, f"{rows.success.mean():.2f}", f"{seconds:.1f}"]
+        lines.append(f"| {' | '.join([*columns, f'{ess[env, str(cell)]:.0%}'])} |")
     return "\n".join(lines)
 
 
-def _interval(mean: float, low: float, high: float) -> str:
-    return f"{mean:.2f} [{low:.2f}, {high:.2f}]"
+def origins(folders: dict[tuple[str, str], Path], finished: dict[tuple[str, str], dict]) -> str:
+    """Where the cells come from: command, commits and versions they ran on, fingerprints, wall time."""
+    versions = [json.loads((folders[key] / "versions.json").read_text()) for key in finished]
+    minutes = sum(sum(summary["wall_seconds"].values()) for summary in finished.values()) / 60
+    rows = {"command": provenance()["command"], "wall time": f"{minutes:.0f} min"}
+    for name in ("commit", "python", *PACKAGES):
+        rows[name] = ", ".join(sorted({version[name] for version in versions}))
+    for source in ("episodes", "values"):
+        rows[source] = ", ".join(sorted({summary["inputs"][source] for summary in finished.values()}))
+    return "\n".join(f"- {name}: {value}" for name, value in rows.items())
+
+
+def _interval(grid: np.ndarray) -> str:
+    return "{:.2f} [{:.2f}, {:.2f}]".format(*crossed_mean(grid))
 
 
 if __name__ == "__main__":

@@ -55,3 +55,15 @@ def dataset(path: Path, episodes: Sequence[Episode], env_args: dict | None = Non
         write_part(part, each)
     write(path, parts, ENV_ARGS if env_args is None else env_args)
     return Dataset(path)
+
+
+class Brightness:
+    """A critic that reads progress off the frames' brightness; takes what `wvm_rl.model.critic.Critic` takes."""
+
+    fps, size, camera, fingerprint = 4.0, 16, "workspace", "brightness"
+    instructions = ("lift the red cube",)
+
+    def values(self, clips):
+        for frames, instruction in clips:
+            assert instruction == "lift the red cube" and frames.dtype == np.uint8
+            yield frames[:, 0, 0, 0] / 255, None

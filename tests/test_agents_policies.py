@@ -24,7 +24,7 @@ NOISE = 0.1 * RNG.normal(size=(2000, 2))
 def fit(policy, obs, actions, columns=None):
     data, statistics = single_steps(obs, actions)
     columns = columns or Columns(np.ones(len(obs), np.float32))
-    return train(policy, data, statistics, columns, CONFIG, (0,), progress=False).seed(0)
+    return train(policy, data, statistics, [columns], CONFIG, (0,), progress=False).seed(0)
 
 
 def bimodal():

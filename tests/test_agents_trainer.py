@@ -28,7 +28,7 @@ ONES = Columns(np.ones(75, np.float32))
 
 
 def fit(columns=ONES, config=CONFIG, seeds=(0,), policy=POLICY, **more):
-    return train(policy, DATA, STATISTICS, columns, config, seeds, progress=False, **more)
+    return train(policy, DATA, STATISTICS, [columns] * len(seeds), config, seeds, progress=False, **more)
 
 
 def assert_same(one, other, **tolerance):
@@ -127,7 +127,7 @@ def test_metrics():
 def test_a_loss_that_is_not_finite_stops_and_names_the_update():
     broken = DATA._replace(actions=DATA.actions.at[:].set(1e30))
     with pytest.raises(InputError, match=r"stopped at update 1 \(seed 5\): the loss is not finite"):
-        train(POLICY, broken, STATISTICS, ONES, CONFIG, (5,), progress=False)
+        train(POLICY, broken, STATISTICS, [ONES], CONFIG, (5,), progress=False)
 
 
 def test_foreign_checkpoints_are_refused(tmp_path):

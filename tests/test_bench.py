@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from tests.synthetic import dataset, episode
+from tests.synthetic import Brightness, dataset, episode
 from wvm_rl import bench
 from wvm_rl.bench import BenchConfig, scored
 from wvm_rl.errors import InputError
@@ -131,16 +131,6 @@ def test_the_frame_regressor_reads_progress_off_single_frames(tmp_path, lapses):
 def test_settings_out_of_range_are_refused(wrong):
     with pytest.raises(InputError, match=next(iter(wrong))):
         BenchConfig(**wrong)
-
-
-class Brightness:
-    """A critic that reads progress off the frames' brightness."""
-
-    fps, size, camera, fingerprint = 4.0, 16, "workspace", "brightness"
-
-    def values(self, clips):
-        for frames, _ in clips:
-            yield frames[:, 0, 0, 0] / 255, None
 
 
 def test_the_command_leaves_a_run_folder(tmp_path, monkeypatch, capsys, lapses, experts):

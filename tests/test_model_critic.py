@@ -19,7 +19,7 @@ from wvm_rl.model.wvm import WorldValueModel
 @pytest.fixture(scope="module")
 def critic():
     """A critic with random weights everywhere, so that every input matters."""
-    config = CriticConfig(FORMAT, "toy", preset(), LatentStatistics([0.0] * 4, [0.3] * 4))
+    config = CriticConfig(FORMAT, "toy", ["push right"], preset(), LatentStatistics([0.0] * 4, [0.3] * 4))
     rng = np.random.default_rng(0)
     shapes = {f"vae.{name}": shape for name, shape in Codec(config.model).graph.shapes.items()}
     shapes |= {f"wvm.{name}": shape for name, shape in WorldValueModel(config.model).graph.shapes.items()}
@@ -91,9 +91,10 @@ def test_short_episodes_and_foreign_sizes_are_refused(critic, clips):
 
 
 def test_round_trip(critic, clips, values, tmp_path):
-    critic.save(tmp_path / "critic", "card")
+    critic.card = "card"
+    critic.save(tmp_path / "critic")
     loaded = Critic.load(tmp_path / "critic")
-    assert loaded.fingerprint == critic.fingerprint
+    assert loaded.fingerprint == critic.fingerprint and loaded.card == "card"
     assert (loaded.fps, loaded.size, loaded.camera) == (4.0, 16, "toy")
     assert sorted(path.name for path in (tmp_path / "critic").iterdir()) == [
         "README.md",
@@ -151,5 +152,5 @@ def test_files_that_are_no_critic_are_refused(tmp_path, critic):
 def test_fingerprint_follows_weights_and_configuration(critic):
     params = {**critic.params, "wvm.value.place": critic.params["wvm.value.place"] + 1}
     assert Critic(critic.config, params).fingerprint != critic.fingerprint
-    other = CriticConfig(FORMAT, "elsewhere", critic.config.model, critic.config.latents)
+    other = CriticConfig(FORMAT, "elsewhere", [], critic.config.model, critic.config.latents)
     assert Critic(other, critic.params).fingerprint != critic.fingerprint

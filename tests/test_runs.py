@@ -24,6 +24,7 @@ SUMMARY = {
     "success_rate": 0.5,
     "success_ci95": (0.2, 0.8),
     "success_in_budget": 0.25,
+    "success_in_budget_ci95": (0.1, 0.6),
     "median_seconds_to_success": 7.25,
     "episodes": 100,
     "ess_fraction": 0.875,

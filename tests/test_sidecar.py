@@ -59,11 +59,9 @@ def test_values_are_interpolated_once_and_written_as_lerobot_reads_them(data):
     assert table["frame_index"].to_pylist() == [step for length in data.lengths for step in range(length)]
     info = json.loads(table.schema.metadata[b"wvm_rl_info"])
     assert info["fps"] == 20 and info["prompts"] == ["lift the red cube"] and info["versions"]["numpy"]
-    assert sidecar.notes(data.path.with_suffix(".counted.parquet")) == {
-        "dataset": data.fingerprint,
-        "source": "counted",
-        "critic": "one",
-    }
+    belongs = {"dataset": data.fingerprint, "source": "counted", "critic": "one"}
+    assert sidecar.read(data.path.with_suffix(".counted.parquet"), data.lengths, belongs)
+    assert sidecar.read(data.path.with_suffix(".counted.parquet"), data.lengths, belongs | {"critic": "two"}) is None
 
 
 def test_a_source_without_deviations_leaves_nulls(data):
@@ -145,7 +143,8 @@ def test_foreign_files_are_neither_read_nor_overwritten(data):
 def test_rows_that_do_not_fit_are_refused(data, tmp_path):
     label(data, Counted(), progress=False)
     with pytest.raises(InputError, match=r"d\.counted\.parquet: its rows"):
-        sidecar.read(data.path.with_suffix(".counted.parquet"), [20, 21, 22, 24])
+        belongs = {"dataset": data.fingerprint, "source": "counted", "critic": "one"}
+        sidecar.read(data.path.with_suffix(".counted.parquet"), [20, 21, 22, 24], belongs)
 
 
 def test_values_that_are_not_finite_are_refused(data):

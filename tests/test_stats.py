@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from wvm_rl.stats import clustered_mean, stratified_mean, wilson
+from wvm_rl.stats import crossed_mean, stratified_mean, wilson
 
 
 def test_wilson_known_values():
@@ -14,21 +14,31 @@ def test_wilson_known_values():
     assert wilson(20, 20)[1] == 1
 
 
-def test_clusters_widen_an_interval():
+def test_seeds_and_initial_states_both_widen_an_interval():
     rng = np.random.default_rng(0)
-    offsets = rng.normal(0, 1, 6)
-    values = np.concatenate([offset + rng.normal(0, 0.1, 50) for offset in offsets])
-    clusters = np.repeat(np.arange(6), 50)
-    mean, low, high = clustered_mean(values, clusters)
-    assert mean == pytest.approx(values.mean())
-    _, narrow_low, narrow_high = clustered_mean(values, np.zeros(300))
-    assert high - low > 3 * (narrow_high - narrow_low)
+    noise = rng.normal(0, 0.1, (6, 50))
+    widths = []
+    for seeds, states in ((0, 0), (1, 0), (0, 1)):
+        values = noise + seeds * rng.normal(0, 1, (6, 1)) + states * rng.normal(0, 1, (1, 50))
+        mean, low, high = crossed_mean(values)
+        assert mean == pytest.approx(values.mean()) and low < mean < high
+        widths.append(high - low)
+    assert widths[1] > 5 * widths[0] and widths[2] > 5 * widths[0]
 
 
-def test_clustered_differences_of_paired_rollouts():
-    ours, theirs = np.array([1, 1, 0, 1, 1, 1.0]), np.array([0, 1, 0, 1, 0, 1.0])
-    mean, low, high = clustered_mean(ours - theirs, [("lift", 0)] * 3 + [("can", 0)] * 3)
-    assert mean == low == high == pytest.approx(1 / 3)  # both clusters say the same
+def test_crossed_interval_covers_the_truth():
+    rng = np.random.default_rng(0)
+    covered = 0
+    for _ in range(60):
+        chance = 0.5 + rng.normal(0, 0.05, (8, 1)) + rng.normal(0, 0.2, (1, 50))
+        _, low, high = crossed_mean(rng.random((8, 50)) < chance)
+        covered += low <= 0.5 <= high
+    assert covered >= 54
+
+
+def test_differences_of_paired_rollouts_without_variance():
+    ours, theirs = np.array([[1, 1, 0], [1, 1, 0.0]]), np.array([[0, 0, -1], [0, 0, -1.0]])
+    assert crossed_mean(ours - theirs) == (1, 1, 1)
 
 
 def test_stratified_mean_weighs_tasks_alike():
@@ -48,4 +58,4 @@ def test_stratified_mean_of_little():
 def test_intervals_are_reproducible():
     values = np.random.default_rng(1).random(30)
     assert stratified_mean([values]) == stratified_mean([values])
-    assert clustered_mean(values, np.arange(30)) == clustered_mean(values, np.arange(30))
+    assert crossed_mean(values.reshape(3, 10)) == crossed_mean(values.reshape(3, 10))

@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 
-from tests.synthetic import ENV_ARGS, dataset, episode
+from tests.synthetic import ENV_ARGS, Brightness, dataset, episode
 from wvm_rl.advantage import advantage, shuffled
 from wvm_rl.errors import InputError
 from wvm_rl.label import label
@@ -94,17 +94,6 @@ def test_every_source_has_a_line_of_help():
     assert all(config.__doc__ and not config.__doc__.startswith(name) for name, config in VALUES.items())
 
 
-class Brightness:
-    """A critic that reads progress off the frames' brightness; takes what `wvm_rl.model.critic.Critic` takes."""
-
-    fps, size, camera, fingerprint = 4.0, 16, "workspace", "brightness"
-
-    def values(self, clips):
-        for frames, instruction in clips:
-            assert instruction == "lift the red cube" and frames.dtype == np.uint8
-            yield frames[:, 0, 0, 0] / 255, None
-
-
 def test_the_critic_sees_frames_and_instruction_of_each_episode(tmp_path):
     data = dataset(tmp_path / "d.hdf5", [episode(0, 60), episode(1, 45)])
     values = label(data, Wvm(Brightness()), progress=False)
@@ -131,6 +120,17 @@ def test_frames_that_the_critic_was_not_made_for_are_refused(tmp_path, change, m
     with pytest.raises(InputError, match=message):
         label(data, Wvm(critic), progress=False)
     assert {path for path in tmp_path.iterdir() if not path.name.startswith(".")} == before
+
+
+def test_instructions_that_the_critic_never_saw_are_said(tmp_path, capsys):
+    other = episode(0, 60)
+    other.instruction = "juggle"
+    critic = Brightness()
+    next(Wvm(critic).values(dataset(tmp_path / "known.hdf5", [episode(0, 60)])))
+    assert not capsys.readouterr().err
+    with pytest.raises(AssertionError):  # this critic knows no other instruction at all
+        next(Wvm(critic).values(dataset(tmp_path / "other.hdf5", [other])))
+    assert "warning: the critic was not trained on `juggle`" in capsys.readouterr().err
 
 
 def test_an_episode_shorter_than_a_clip_is_refused(tmp_path):

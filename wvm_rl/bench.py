@@ -11,6 +11,7 @@ from typing import Any
 
 from rich.console import Console
 
+from envs.tasks import TASKS
 from wvm_rl import cli
 from wvm_rl.data.episodes import Dataset
 from wvm_rl.errors import InputError
@@ -20,7 +21,7 @@ from wvm_rl.scores import report, table, trajectories
 from wvm_rl.values.base import Source
 from wvm_rl.values.clock import Clock
 from wvm_rl.values.frame import Frame, FrameConfig
-from wvm_rl.values.wvm import SHIPPED, WvmConfig
+from wvm_rl.values.wvm import WvmConfig
 
 MODELS = ("wvm", "clock", "frame")
 
@@ -30,14 +31,15 @@ class BenchConfig:
     """Scores value sources on fresh episodes of all tasks."""
 
     models: list[str] = field(default_factory=lambda: list(MODELS))  # of wvm, clock, frame; the first is the subject
-    tasks: list[str] = field(default_factory=lambda: ["lift", "can", "bread", "cereal", "milk", "stack"])
+    tasks: list[str] = field(default_factory=lambda: list(TASKS))
     episodes: int = 50  # a task, half with a hesitation, half with a retry
     experts: int = 17  # expert episodes a task
     seed: int = 9000  # of the collection; not one that critics or policies learn from
-    critic: str = str(SHIPPED)  # folder of the critic
+    critic: str = "tiny"  # a critic shipped with this package, or the folder of one
     training_episodes: int = 120  # expert episodes a task for the per-frame regressor: the critic's own
     training_seed: int = 0  # of their collection
     frame: FrameConfig = field(default_factory=FrameConfig)
+    wandb: WandbConfig = field(default_factory=WandbConfig)
     root: str | None = None  # data folder; null: `wvm_rl` in the user's cache
     workers: int | None = None  # processes that collect; null: one a core
 
@@ -46,6 +48,8 @@ class BenchConfig:
             raise InputError(f"models has unknown {', '.join(unknown)}: choose from {', '.join(MODELS)}")
         if not self.models or not self.tasks:
             raise InputError("models and tasks must each name at least one")
+        if unknown := [task for task in self.tasks if task not in TASKS]:
+            raise InputError(f"tasks has unknown {', '.join(unknown)}: choose from {', '.join(TASKS)}")
         if self.episodes < 2 or self.experts < 1:
             raise InputError(f"episodes={self.episodes} must be at least 2 and experts={self.experts} at least 1")
         if self.seed == self.training_seed:
@@ -56,10 +60,7 @@ def datasets(config: BenchConfig, fps: float, size: int, recipe: str, episodes: 
     """The datasets of a recipe, one a task, collected if they are not there yet."""
     from envs.collect import CollectConfig, collect
     from envs.recipes import RECIPES
-    from envs.tasks import TASKS
 
-    if unknown := [task for task in config.tasks if task not in TASKS]:
-        raise InputError(f"tasks has unknown {', '.join(unknown)}: choose from {', '.join(TASKS)}")
     if fps != round(fps):
         raise InputError(f"critic={config.critic} reads {fps} frames a second; only whole numbers can be collected")
     tasks: dict[str, Any] = TASKS
@@ -87,7 +88,7 @@ def main(config: BenchConfig, folder: Path) -> None:
     """Collects what is missing, labels it, prints the table and writes `bench.json` and `trajectories.parquet`."""
     wvm = WvmConfig(critic=config.critic).source()
     fps, size, camera = wvm.critic.fps, wvm.critic.size, wvm.critic.camera
-    run = Run.open(folder, config, WandbConfig())
+    run = Run.open(folder, config, config.wandb, {"critic": wvm.fingerprint})
     with run.stage("episodes"):
         lapses = datasets(config, fps, size, "bench", config.episodes, config.seed)
         experts = datasets(config, fps, size, "expert", config.experts, config.seed)
@@ -104,11 +105,11 @@ def main(config: BenchConfig, folder: Path) -> None:
             rows, rejected = rows + more, rejected + without
     content = report(rows, rejected, fps)
     run.write_rows("trajectories.parquet", rows)
-    run.write_json("bench.json", content | {"critic": wvm.fingerprint, "wall_seconds": run.seconds})
+    run.finish(content | {"critic": wvm.fingerprint, "wall_seconds": run.seconds}, "bench.json")
     console = Console(width=None if Console().is_terminal else 200)
     console.print(table(content))
     console.print(f"run folder: {folder}")
 
 
 if __name__ == "__main__":
-    cli.run(main, BenchConfig, {}, run_dir="runs/bench-${seed}")
+    cli.run(main, BenchConfig, {}, run_dir="runs/bench-${seed}-${digest:}")

@@ -15,9 +15,16 @@ from hydra.types import RunMode
 from omegaconf import OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
+from wvm_rl import runs
 from wvm_rl.errors import InputError
 
 Groups = dict[str, dict[str, type]]
+
+
+def digest(*, _root_: Any) -> str:
+    """Resolver `digest`: names what a job's result depends on (`wvm_rl.runs.digest`)."""
+    settings: Any = OmegaConf.to_container(OmegaConf.masked_copy(_root_, [key for key in _root_ if key != "hydra"]))
+    return runs.digest(settings)
 
 
 def summary(choice: type) -> str:
@@ -74,11 +81,16 @@ def run(main: Callable[..., Any], config: type, groups: Groups, run_dir: str | N
                 _remove_empty(folder)  # Hydra made it before the input was looked at
             _refuse(error.__cause__ if isinstance(error.__cause__, InputError) else error)
 
+    OmegaConf.register_new_resolver("digest", digest, replace=True)
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # let errors through to be shown below
     try:
         hydra.main(version_base="1.3", config_path=None, config_name="job")(job)()
     except (HydraException, OmegaConfBaseException) as error:
         _refuse(error)
+    except OSError as error:
+        if not run_dir or not isinstance(error, PermissionError | NotADirectoryError | FileExistsError):
+            raise
+        _refuse(InputError(f"the run folder {error.filename} cannot be made: {error.strerror}"))
 
 
 def _remove_empty(folder: Path) -> None:

@@ -1,16 +1,15 @@
 """Configuration of the main job: its groups, their defaults, and the name of its run folder."""
 
-import hashlib
-import json
 from dataclasses import dataclass, field, make_dataclass
 from typing import Any
 
-from omegaconf import MISSING, OmegaConf
+from omegaconf import MISSING
 
 from agents import AGENTS, POLICIES
 from agents.trainer import TrainerConfig
 from envs.recipes import RECIPES, RecipeConfig
 from envs.tasks import TASKS
+from wvm_rl import cli
 from wvm_rl.errors import InputError
 from wvm_rl.runs import WandbConfig
 from wvm_rl.values import VALUES
@@ -30,6 +29,10 @@ class DataConfig:
     def __post_init__(self):
         if self.episodes < 1:
             raise InputError(f"data.episodes={self.episodes} must be at least 1")
+        if self.seed < 0:
+            raise InputError(f"data.seed={self.seed} must be at least 0")
+        if self.workers is not None and self.workers < 1:
+            raise InputError(f"data.workers={self.workers} must be at least 1")
 
 
 def _data(recipe: type[RecipeConfig]) -> type[DataConfig]:
@@ -46,7 +49,6 @@ class EvaluationConfig:
     rollouts: int = 50  # a training seed
     seed: int = 0  # of the bank of initial states and of the policy's noise
     workers: int | None = None  # processes; null: one a core
-    guidance: float = 1.0  # of a conditioned policy: 1 follows the condition, above 1 exaggerates it
     videos: int = 0  # rollouts to film, with the critic's value drawn in
 
     def __post_init__(self):
@@ -97,13 +99,11 @@ GROUPS: dict[str, dict[str, Any]] = {
     "value": VALUES,
     "data": {name: _data(recipe) for name, recipe in RECIPES.items()},
 }
-UNNAMED = ("hydra", "defaults", "wandb")  # settings that do not change a run's result, nor its folder
 
 
 def run_name(*, _root_: Any) -> str:
     """Folder of a run: readable, and unique to its settings, so that the same command continues or finds it."""
-    settings: Any = OmegaConf.to_container(OmegaConf.masked_copy(_root_, [key for key in _root_ if key not in UNNAMED]))
-    digest = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()[:8]
     chosen = _root_.hydra.runtime.choices
-    value = chosen["value"] + ("-shuffled" if settings["value"]["shuffle"] else "")
-    return "-".join([chosen[name] for name in ("env", "data", "agent")] + [value, f"seed{settings['seed']}", digest])
+    value = chosen["value"] + ("-shuffled" if _root_.value.shuffle else "")
+    choices = [chosen[name] for name in ("env", "data", "agent")]
+    return "-".join([*choices, value, f"seed{_root_.seed}", cli.digest(_root_=_root_)])

@@ -31,9 +31,13 @@ def atomic(path: Path) -> Iterator[Path]:
     partial = path.with_name(f".partial-{uuid.uuid4().hex[:8]}-{path.name}")
     try:
         yield partial
-        if path.is_dir():
-            shutil.rmtree(path)
-        partial.replace(path)
+        if path.is_dir():  # a folder cannot be replaced in one step: move the old one aside, then drop it
+            old = partial.with_name(f"{partial.name}.old")
+            path.rename(old)
+            partial.rename(path)
+            shutil.rmtree(old)
+        else:
+            partial.replace(path)
     finally:
         if partial.is_dir():
             shutil.rmtree(partial)

@@ -45,11 +45,14 @@ def label(dataset: Dataset, source: Source, progress: bool = True) -> list[np.nd
     """
     path = sidecar.beside(dataset.path, source.name)
     belongs = {"dataset": dataset.fingerprint, "source": source.name, "critic": source.fingerprint}
-    if not _current(path, belongs):
-        with exclusive(path):
-            if not _current(path, belongs):
+    tracks = sidecar.read(path, dataset.lengths, belongs)
+    if tracks is None:
+        with exclusive(path):  # until it is read: another critic's values may take its place
+            if (tracks := sidecar.read(path, dataset.lengths, belongs)) is None:
                 _compute(dataset, source, path, belongs, progress)
-    return [track.progress for track in sidecar.read(path, dataset.lengths)]
+                tracks = sidecar.read(path, dataset.lengths, belongs)
+    assert tracks is not None
+    return [track.progress for track in tracks]
 
 
 def at_steps(values: Values, length: int) -> sidecar.Track:
@@ -57,10 +60,6 @@ def at_steps(values: Values, length: int) -> sidecar.Track:
     steps = np.arange(length)
     std = np.full(len(values.step), np.nan) if values.std is None else values.std
     return sidecar.Track(*(np.interp(steps, values.step, each).astype(np.float32) for each in (values.value, std)))
-
-
-def _current(path: Path, belongs: dict[str, Any]) -> bool:
-    return path.exists() and sidecar.notes(path) == belongs
 
 
 def _compute(dataset: Dataset, source: Source, path: Path, belongs: dict[str, Any], progress: bool) -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from envs.tasks import TASKS
 from wvm_rl import cli
 from wvm_rl.card import write_card
 from wvm_rl.data.episodes import Dataset
@@ -18,9 +19,6 @@ from wvm_rl.errors import InputError
 from wvm_rl.model.codec import fit_size
 from wvm_rl.model.presets import PRESETS
 from wvm_rl.model.stages import Corpus, StagesConfig, train
-
-TASKS = ["lift", "can", "bread", "cereal", "milk", "stack"]
-SHIPPED = Path(__file__).parent / "critics" / "tiny"
 
 
 @dataclass
@@ -37,6 +35,8 @@ class DataConfig:
     def __post_init__(self) -> None:
         if not self.tasks:
             raise InputError("data.tasks is empty: name at least one task")
+        if unknown := [task for task in self.tasks if task not in TASKS]:
+            raise InputError(f"data.tasks has unknown {', '.join(unknown)}: choose from {', '.join(TASKS)}")
         if not 0 < self.held_out < self.episodes:
             raise InputError(f"data.held_out={self.held_out} must lie between 0 and data.episodes={self.episodes}")
 
@@ -47,7 +47,7 @@ class PretrainConfig(StagesConfig):
 
     defaults: list[Any] = field(default_factory=lambda: [{"wvm": "tiny"}, "_self_"])
     data: DataConfig = field(default_factory=DataConfig)
-    out: str = str(SHIPPED)  # folder of the critic
+    out: str | None = None  # folder of the critic; null: `critics/<preset>` in the data folder
 
 
 def collect(config: PretrainConfig) -> list[Dataset]:
@@ -55,17 +55,13 @@ def collect(config: PretrainConfig) -> list[Dataset]:
     from envs.collect import CollectConfig
     from envs.collect import collect as collected
     from envs.recipes import RECIPES
-    from envs.tasks import TASKS as KNOWN
 
     data = config.data
-    for task in data.tasks:
-        if task not in KNOWN:
-            raise InputError(f"data.tasks has unknown task {task}: choose from {', '.join(KNOWN)}")
     return [
         Dataset(
             collected(
                 CollectConfig(
-                    env=KNOWN[task](),  # type: ignore[call-arg]
+                    env=TASKS[task](),  # type: ignore[call-arg]
                     recipe=RECIPES["expert"](),  # type: ignore[call-arg]
                     episodes=data.episodes,
                     seed=data.seed,
@@ -121,8 +117,11 @@ def main(config: PretrainConfig) -> None:
     }
     print(f"{data['episodes']}, {data['frames']} frames")
     critic, scores = train(config, films, data_folder(config.data.root) / "pretrain")
-    critic.save(config.out, write_card(critic, config.seed, data, scores, time.monotonic() - start))
-    print(f"critic {critic.fingerprint[:12]} in {config.out}")
+    preset = next(name for name, choice in PRESETS.items() if choice is type(config.wvm))
+    out = Path(config.out) if config.out else data_folder(config.data.root) / "critics" / preset
+    critic.card = write_card(critic, config.seed, data, scores, time.monotonic() - start)
+    critic.save(out)
+    print(f"critic {critic.fingerprint[:12]} in {out}")
 
 
 if __name__ == "__main__":

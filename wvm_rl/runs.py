@@ -1,5 +1,7 @@
 """A run folder: everything one job leaves behind, from which tables and figures are made (DESIGN.md)."""
 
+import hashlib
+import html
 import json
 import math
 import subprocess
@@ -22,6 +24,9 @@ from wvm_rl.files import atomic
 
 PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "chex", "numpy", "mujoco", "robosuite", "h5py")
 WANDB_MODES = ("disabled", "offline", "online")
+STAGES = "stages.json"  # wall time of the stages so far, while a run is not finished
+# Settings that do not change a run's result.
+IMMATERIAL = ("hydra", "defaults", "wandb", "data.root", "data.workers", "evaluation.workers", "root", "workers")
 
 
 @dataclass
@@ -76,12 +81,21 @@ class Run:
     _logged: set[str] = field(default_factory=set)
 
     @staticmethod
-    def open(folder: Path, config: Any, wandb: WandbConfig) -> "Run":
-        """Creates the folder with `config.yaml` and `versions.json`, or continues the interrupted run there."""
+    def open(folder: Path, config: Any, wandb: WandbConfig, inputs: dict[str, str] | None = None) -> "Run":
+        """Creates the folder with `config.yaml` and `versions.json`, or continues the interrupted run there.
+
+        Args:
+            inputs: name -> fingerprint of what the run starts from; a line of `versions.json` each.
+        """
+        check(folder, config, inputs or {})
         run = Run(folder, wandb)
         with atomic(folder / "config.yaml") as partial:
             partial.write_text(yaml.safe_dump(_plain(asdict(config)), sort_keys=False))
-        write_json(folder / "versions.json", provenance())
+        run.seconds = _read_json(folder / STAGES)
+        origin, earlier = provenance(), _read_json(folder / "versions.json")
+        if earlier and origin != {name: earlier.get(name) for name in origin}:
+            earlier["continued"] = [*earlier.get("continued", []), origin]
+        write_json(folder / "versions.json", earlier or {**origin, "inputs": inputs or {}})
         if wandb.mode != "disabled":
             import wandb as client
 
@@ -97,11 +111,14 @@ class Run:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Announces a stage and takes its time."""
+        """Announces a stage and takes its time; a resumed run adds to that of its earlier parts."""
         print(f"== {name}", flush=True)
-        start = time.perf_counter()
-        yield
-        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
+        start, before = time.perf_counter(), self.seconds.get(name, 0.0)
+        try:
+            yield
+        finally:
+            self.seconds[name] = before + time.perf_counter() - start
+            write_json(self.folder / STAGES, self.seconds)
 
     def log(self, stage: str, metrics: dict[str, float]) -> None:
         """Appends a line to `metrics.jsonl`; `metrics` has a `step`.
@@ -121,16 +138,21 @@ class Run:
         if self._mirror:
             self._mirror.log({f"{stage}/{name}": value for name, value in metrics.items()})
 
-    def write_json(self, name: str, content: dict[str, Any]) -> None:
-        write_json(self.folder / name, content)
+    def mirror_text(self, name: str, text: str) -> None:
+        """Hands a text, such as a model card, to wandb."""
+        if self._mirror:
+            import wandb as client
+
+            self._mirror.log({name: client.Html(f"<pre>{html.escape(text)}</pre>")})
 
     def write_rows(self, name: str, rows: list[dict[str, Any]]) -> None:
         with atomic(self.folder / name) as partial:
             pd.DataFrame(rows).to_parquet(partial, index=False)
 
-    def finish(self, summary: dict[str, Any]) -> None:
-        """Writes `summary.json`, last, and hands summary, figures and videos to wandb."""
-        write_json(self.folder / "summary.json", summary)
+    def finish(self, summary: dict[str, Any], name: str = "summary.json") -> None:
+        """Writes the summary, last, and hands summary, figures, videos and tables to wandb."""
+        write_json(self.folder / name, summary)
+        (self.folder / STAGES).unlink(missing_ok=True)
         if self._mirror:
             import wandb as client
 
@@ -138,9 +160,45 @@ class Run:
             self._mirror.log({f"figures/{path.stem}": client.Image(str(path)) for path in files})
             videos = sorted(self.folder.glob("videos/*.mp4"))
             self._mirror.log({f"videos/{path.stem}": client.Video(str(path)) for path in videos})
-            self._mirror.log({"episodes": client.Table(dataframe=pd.read_parquet(self.folder / "episodes.parquet"))})
+            for path in sorted(self.folder.glob("*.parquet")):
+                self._mirror.log({path.stem: client.Table(dataframe=pd.read_parquet(path))})
             self._mirror.summary.update(_plain(summary))
             self._mirror.finish()
+
+
+def material(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """The settings, flat as `group.key`, that a run's result depends on."""
+    flat: dict[str, Any] = {}
+    for name, value in settings.items():
+        if (key := prefix + name) in IMMATERIAL:
+            continue
+        flat |= material(value, f"{key}.") if isinstance(value, dict) else {key: value}
+    return flat
+
+
+def digest(settings: dict[str, Any]) -> str:
+    """Eight hex digits that name the settings a run's result depends on."""
+    return hashlib.sha256(json.dumps(material(settings), sort_keys=True, default=str).encode()).hexdigest()[:8]
+
+
+def check(folder: Path, config: Any, inputs: dict[str, str]) -> None:
+    """Refuses to continue or show a run of other settings, or of other episodes or another critic at the same place.
+
+    Raises:
+        InputError: names the setting or input that differs.
+    """
+    if not (folder / "config.yaml").exists():
+        return
+    before = material(yaml.safe_load((folder / "config.yaml").read_text()))
+    now = material(yaml.safe_load(yaml.safe_dump(_plain(asdict(config)))))
+    before |= {f"input {name}": value for name, value in _read_json(folder / "versions.json").get("inputs", {}).items()}
+    now |= {f"input {name}": value for name, value in inputs.items()}
+    for name in sorted(before.keys() | now.keys()):
+        if before.get(name) != now.get(name):
+            raise InputError(
+                f"{folder} holds a run with {name}={before.get(name)}, now it is {now.get(name)}: choose another "
+                "folder (hydra.run.dir=...) or delete it"
+            )
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
@@ -155,13 +213,17 @@ def read_summary(folder: Path) -> dict[str, Any] | None:
     Raises:
         InputError: the file is damaged.
     """
-    path = folder / "summary.json"
+    return _read_json(folder / "summary.json") or None
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    """Content of a run's file, empty if there is none."""
     if not path.exists():
-        return None
+        return {}
     try:
         return json.loads(path.read_text())
     except ValueError as error:
-        raise InputError(f"{path} is damaged: delete {folder} and run again") from error
+        raise InputError(f"{path} is damaged: delete {path.parent} and run again") from error
 
 
 def show(summary: dict[str, Any], folder: Path) -> None:
@@ -170,7 +232,8 @@ def show(summary: dict[str, Any], folder: Path) -> None:
     seconds = summary["median_seconds_to_success"]
     table = Table(show_header=False, title=f"{summary['env']}: {summary['agent']}, values from {summary['value']}")
     table.add_row("success", f"{summary['success_rate']:.2f}  (95 % interval {low:.2f} to {high:.2f})")
-    table.add_row("success in budget", f"{summary['success_in_budget']:.2f}")
+    low, high = summary["success_in_budget_ci95"]
+    table.add_row("success in budget", f"{summary['success_in_budget']:.2f}  ({low:.2f} to {high:.2f})")
     table.add_row("median time to success", "none succeeded" if seconds is None else f"{seconds:.1f} s")
     table.add_row("rollouts", f"{summary['rollouts']} from {summary['seeds']} training seed(s)")
     table.add_row("samples kept", f"{summary['kept_fraction']:.0%} of {summary['samples']} control steps")

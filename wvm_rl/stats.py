@@ -15,28 +15,23 @@ def wilson(successes: int, count: int) -> tuple[float, float]:
     return float(interval.low), float(interval.high)
 
 
-def clustered_mean(values: np.ndarray, clusters: Sequence, seed: int = 0) -> tuple[float, float, float]:
-    """Mean of `values` [N] and its 95 % percentile-bootstrap interval, resampling whole clusters.
+def crossed_mean(values: np.ndarray, seed: int = 0) -> tuple[float, float, float]:
+    """Mean of rollouts [S,I] of S training seeds from the same I initial states, and its 95 % interval.
 
-    Rollouts of one policy are not independent, so a cluster is a (task, training seed). The mean is that of the cluster
-    means; with a single cluster its values are resampled instead.
-
-    Args:
-        clusters: [N] labels.
+    Neither the rollouts of one policy nor those from one initial state are independent: the percentile bootstrap
+    resamples seeds and initial states, each as a whole (the pigeonhole bootstrap, Owen 2007). Give differences of two
+    methods to compare them pair by pair. A single seed says nothing about training: then the interval is that of the
+    initial states alone.
 
     Returns:
         mean, low, high.
     """
-    labels = np.asarray([str(cluster) for cluster in clusters])
     values = np.asarray(values, float)
-    means = np.array([values[labels == label].mean() for label in np.unique(labels)])
-    sample = means if len(means) > 1 else values
-    if np.ptp(sample) == 0:
-        return float(means.mean()), float(sample[0]), float(sample[0])
-    interval = bootstrap(
-        (sample,), np.mean, n_resamples=RESAMPLES, confidence_level=CONFIDENCE, method="percentile", rng=seed
-    ).confidence_interval
-    return float(means.mean()), float(interval.low), float(interval.high)
+    rng = np.random.default_rng(seed)
+    seeds, states = (rng.integers(size, size=(RESAMPLES, size)) for size in values.shape)
+    means = np.array([values[np.ix_(rows, columns)].mean() for rows, columns in zip(seeds, states)])
+    low, high = np.quantile(means, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    return float(values.mean()), float(low), float(high)
 
 
 def stratified_mean(samples: Sequence[np.ndarray], seed: int = 0) -> tuple[float, float, float]:

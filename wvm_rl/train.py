@@ -16,51 +16,60 @@ from agents.base import Columns, effective_fraction
 from agents.chunks import build
 from agents.trainer import Trained, train
 from envs.bank import bank
-from envs.collect import CollectConfig, collect
+from envs.collect import CollectConfig, collect, dataset_path
 from envs.rollout import Recording, rollouts
 from envs.tasks import POLICY_KEYS
 from wvm_rl import cli, figures
 from wvm_rl.advantage import advantage, shuffled
 from wvm_rl.config import GROUPS, TrainConfig, run_name
 from wvm_rl.data.episodes import Dataset
+from wvm_rl.errors import InputError
 from wvm_rl.films import films
 from wvm_rl.label import label
-from wvm_rl.runs import Run, read_summary, show
+from wvm_rl.runs import Run, check, read_summary, show
 from wvm_rl.stats import wilson
 from wvm_rl.values import VALUES
+from wvm_rl.values.wvm import Wvm
 
 
 def main(config: TrainConfig, folder: Path) -> None:
     """Runs the job, continues an interrupted one, or shows a finished one."""
-    summary = read_summary(folder)
-    if summary:
+    data = config.data
+    settings = CollectConfig(
+        env=config.env,
+        recipe=data.recipe,
+        episodes=data.episodes,
+        seed=data.seed,
+        fps=data.fps,
+        root=data.root,
+        workers=data.workers,
+    )
+    source = config.value.source()
+    if isinstance(source, Wvm) and data.fps != source.critic.fps:
+        raise InputError(f"data.fps={data.fps}: value=wvm reads {source.critic.fps:g} frames a second")
+    if config.value.shuffle and not config.agent.reads_advantage:
+        raise InputError("value.shuffle=true: this agent does not read advantages, shuffled ones would change nothing")
+    inputs = {"episodes": dataset_path(settings).name, "values": source.fingerprint}
+    check(folder, config, inputs)
+    if summary := read_summary(folder):
         print("this run is finished; delete its folder to run it again")
         return show(summary, folder)
 
-    data = config.data
-    run = Run.open(folder, config, config.wandb)
+    run = Run.open(folder, config, config.wandb, inputs)
+    if isinstance(source, Wvm):
+        run.mirror_text("critic", source.critic.card)
     with run.stage("episodes"):
-        settings = CollectConfig(
-            env=config.env,
-            recipe=data.recipe,
-            episodes=data.episodes,
-            seed=data.seed,
-            fps=data.fps,
-            root=data.root,
-            workers=data.workers,
-        )
         dataset = Dataset(collect(settings))
         episodes = list(dataset)
     with run.stage("values"):
-        values = label(dataset, config.value.source())
+        values = label(dataset, source)
         delta = advantage(values, config.value.horizon_k)
-        if config.value.shuffle:
-            delta = shuffled(delta, config.seed)
-    columns = config.agent.columns(delta, values, episodes)
+    seeds = range(config.seed, config.seed + config.seeds)
+    deltas = [shuffled(delta, seed) for seed in seeds] if config.value.shuffle else [delta] * len(seeds)
+    columns = [config.agent.columns(each, values, episodes) for each in deltas]
     figures.summary(folder / "figures", dataset, values)
     with run.stage("policy"):
         arrays, statistics = build(episodes, POLICY_KEYS)
-        seeds = range(config.seed, config.seed + config.seeds)
         trained = train(
             config.policy,
             arrays,
@@ -77,12 +86,12 @@ def main(config: TrainConfig, folder: Path) -> None:
     if recordings:
         with run.stage("videos"):
             films(folder / "videos", config.env, config.value, recordings)
-    summary = summarise(config, columns, rows, run)
+    summary = summarise(config, columns, rows, inputs, run.seconds)
     run.finish(summary)
     show(summary, folder)
 
 
-def evaluate(config: TrainConfig, trained: Trained, columns: Columns) -> tuple[list[dict], dict[int, Recording]]:
+def evaluate(config: TrainConfig, trained: Trained, columns: list[Columns]) -> tuple[list[dict], dict[int, Recording]]:
     """Rolls out every training seed from the same initial states: rows of `episodes.parquet`, and recordings."""
     evaluation, rows, recordings = config.evaluation, [], {}
     workers = evaluation.workers or os.cpu_count() or 1
@@ -93,9 +102,8 @@ def evaluate(config: TrainConfig, trained: Trained, columns: Columns) -> tuple[l
             trained.seed(position),
             trained.statistics,
             rows=16,
-            cond=config.agent.act_cond(columns),
+            cond=config.agent.act_cond(columns[position]),
             seed=evaluation.seed,
-            guidance=evaluation.guidance,
         )
         record = range(evaluation.videos) if position == 0 else ()
         table, filmed = rollouts(config.env, states, act, evaluation.rollouts, workers, record=record)
@@ -104,10 +112,12 @@ def evaluate(config: TrainConfig, trained: Trained, columns: Columns) -> tuple[l
     return rows, recordings
 
 
-def summarise(config: TrainConfig, columns: Columns, rows: list[dict], run: Run) -> dict[str, Any]:
+def summarise(
+    config: TrainConfig, columns: list[Columns], rows: list[dict], inputs: dict[str, str], seconds: dict[str, float]
+) -> dict[str, Any]:
     """The content of `summary.json`."""
-    success = [row["success"] for row in rows]
-    seconds = [row["seconds"] for row in rows if row["success"]]
+    success, in_budget = ([row[name] for row in rows] for name in ("success", "success_in_budget"))
+    times = [row["seconds"] for row in rows if row["success"]]
     return {
         "env": config.env.name,
         "agent": _choice(AGENTS, config.agent),
@@ -120,12 +130,14 @@ def summarise(config: TrainConfig, columns: Columns, rows: list[dict], run: Run)
         "rollouts": len(rows),
         "success_rate": float(np.mean(success)),
         "success_ci95": wilson(sum(success), len(success)),
-        "success_in_budget": float(np.mean([row["success_in_budget"] for row in rows])),
-        "median_seconds_to_success": float(np.median(seconds)) if seconds else None,
-        "samples": len(columns.weight),
-        "kept_fraction": float(np.mean(columns.weight > 0)),
-        "ess_fraction": effective_fraction(columns.weight),
-        "wall_seconds": run.seconds,
+        "success_in_budget": float(np.mean(in_budget)),
+        "success_in_budget_ci95": wilson(sum(in_budget), len(rows)),
+        "median_seconds_to_success": float(np.median(times)) if times else None,
+        "samples": len(columns[0].weight),
+        "kept_fraction": float(np.mean([each.weight > 0 for each in columns])),
+        "ess_fraction": float(np.mean([effective_fraction(each.weight) for each in columns])),
+        "wall_seconds": seconds,
+        "inputs": inputs,
     }
 
 
@@ -133,10 +145,6 @@ def _choice(registry: dict[str, type], config: Any) -> str:
     return next(name for name, choice in registry.items() if choice is type(config))
 
 
-def entry() -> None:
+if __name__ == "__main__":
     OmegaConf.register_new_resolver("run_name", run_name)
     cli.run(main, TrainConfig, GROUPS, run_dir="runs/${run_name:}")
-
-
-if __name__ == "__main__":
-    entry()

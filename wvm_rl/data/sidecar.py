@@ -36,18 +36,6 @@ def beside(dataset: Path, source: str) -> Path:
     return dataset.with_suffix(f".{source}.parquet")
 
 
-def notes(path: Path) -> dict[str, Any]:
-    """What a sidecar says it belongs to.
-
-    Raises:
-        InputError: the file is no sidecar of this program; it is not overwritten.
-    """
-    try:
-        return json.loads((pq.read_schema(path).metadata or {})[NOTES])
-    except (OSError, KeyError, ValueError) as error:
-        raise InputError(f"{path} is not a value sidecar of this program: move or delete it") from error
-
-
 def write_part(path: Path, episode: int, track: Track) -> None:
     """Writes the rows of one episode, whole or not at all."""
     length = len(track.progress)
@@ -68,7 +56,7 @@ def join(path: Path, parts: Sequence[Path], belongs: dict[str, Any], info: dict[
     """Joins the parts of all episodes into the sidecar, whole or not at all.
 
     Args:
-        belongs: fingerprints; `notes` reads them back.
+        belongs: fingerprints; `read` compares them.
         info: what else a reader may want to know, beside the versions of packages.
     """
     table = pa.concat_tables(pq.read_table(part) for part in parts)
@@ -78,16 +66,25 @@ def join(path: Path, parts: Sequence[Path], belongs: dict[str, Any], info: dict[
         pq.write_table(table.replace_schema_metadata(metadata), partial)
 
 
-def read(path: Path, lengths: Sequence[int]) -> list[Track]:
-    """Values of every episode.
+def read(path: Path, lengths: Sequence[int], belongs: dict[str, Any]) -> list[Track] | None:
+    """Values of every episode; None if there is no such file or it belongs to something else.
 
     Args:
         lengths: control steps of the dataset's episodes.
+        belongs: fingerprints, as given to `join`.
 
     Raises:
-        InputError: the rows are not those of such episodes.
+        InputError: the file is no sidecar of this program, or its rows are not those of such episodes.
     """
-    table = pq.read_table(path)
+    if not path.exists():
+        return None
+    try:
+        table = pq.read_table(path)
+        notes = json.loads((table.schema.metadata or {})[NOTES])
+    except (OSError, KeyError, ValueError) as error:
+        raise InputError(f"{path} is not a value sidecar of this program: move or delete it") from error
+    if notes != belongs:
+        return None
     episode, frame = table["episode_index"].to_numpy(), table["frame_index"].to_numpy()
     expected = np.repeat(np.arange(len(lengths)), lengths), np.concatenate([np.arange(length) for length in lengths])
     if not (np.array_equal(episode, expected[0]) and np.array_equal(frame, expected[1])):

@@ -29,15 +29,20 @@ class CriticConfig:
 
     format: int
     camera: str  # camera of the frames it was trained on
+    instructions: list[str]  # that it was trained on
     model: TinyConfig
     latents: LatentStatistics
 
 
 class Critic:
-    """A World Value Model with its VAE, ready to value episodes."""
+    """A World Value Model with its VAE, ready to value episodes.
 
-    def __init__(self, config: CriticConfig, params: dict[str, Any]):
-        self.config = config
+    Attributes:
+        card: its model card, Markdown.
+    """
+
+    def __init__(self, config: CriticConfig, params: dict[str, Any], card: str = ""):
+        self.config, self.card = config, card
         self.codec, self.model = Codec(config.model), WorldValueModel(config.model)
         self.params = {name: jnp.asarray(value) for name, value in params.items()}
 
@@ -65,17 +70,24 @@ class Critic:
         return self.config.camera
 
     @property
+    def instructions(self) -> list[str]:
+        """Instructions it was trained on."""
+        return self.config.instructions
+
+    @property
     def fingerprint(self) -> str:
-        """SHA-256 of weights and configuration."""
-        digest = hashlib.sha256(_json(self.config).encode())
+        """SHA-256 of weights and configuration, as far as they shape its values."""
+        shaping = asdict(self.config)
+        del shaping["instructions"]
+        digest = hashlib.sha256(_json(shaping).encode())
         for name in sorted(self.params):
             digest.update(name.encode() + np.asarray(self.params[name]).tobytes())
         return digest.hexdigest()
 
     # Files
 
-    def save(self, folder: Path | str, card: str = "") -> None:
-        """Writes model.safetensors, config.json and, if given, the model card README.md, all or nothing.
+    def save(self, folder: Path | str) -> None:
+        """Writes model.safetensors, config.json and, if there is one, the model card README.md, all or nothing.
 
         Raises:
             InputError: the folder holds something else than a critic, which would be lost.
@@ -86,9 +98,9 @@ class Critic:
         with atomic(Path(folder)) as partial_folder:
             partial_folder.mkdir()
             weights.save(partial_folder / "model.safetensors", self.params)
-            (partial_folder / "config.json").write_text(_json(self.config))
-            if card:
-                (partial_folder / "README.md").write_text(card)
+            (partial_folder / "config.json").write_text(_json(asdict(self.config)))
+            if self.card:
+                (partial_folder / "README.md").write_text(self.card)
 
     @classmethod
     def load(cls, folder: Path | str) -> "Critic":
@@ -110,7 +122,9 @@ class Critic:
         channels = config.model.vae.z_dim
         if len(config.latents.mean) != channels or len(config.latents.std) != channels:
             raise InputError(f"{path}: latents needs {channels} means and standard deviations")
-        return cls(config, weights.load(Path(folder) / "model.safetensors", shapes))
+        card = Path(folder) / "README.md"
+        text = card.read_text() if card.exists() else ""
+        return cls(config, weights.load(Path(folder) / "model.safetensors", shapes), text)
 
     # Values
 
@@ -136,5 +150,5 @@ def _named(prefix: str, shapes: dict[str, Any]) -> dict[str, Any]:
     return {f"{prefix}.{name}": shape for name, shape in shapes.items()}
 
 
-def _json(config: CriticConfig) -> str:
-    return json.dumps(asdict(config), indent=1, sort_keys=True) + "\n"
+def _json(config: dict[str, Any]) -> str:
+    return json.dumps(config, indent=1, sort_keys=True) + "\n"

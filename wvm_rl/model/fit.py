@@ -48,8 +48,11 @@ class FitConfig:
             )
         if self.learning_rate <= 0 or self.clip <= 0:
             raise InputError(f"learning_rate={self.learning_rate} and clip={self.clip} must be positive")
-        if not 0 <= self.average < 1:
-            raise InputError(f"average={self.average} must lie in [0, 1)")
+        for name in ("average", "beta1", "beta2"):
+            if not 0 <= getattr(self, name) < 1:
+                raise InputError(f"{name}={getattr(self, name)} must lie in [0, 1)")
+        if not 0 <= self.final <= 1 or not 0 <= self.weight_decay < float("inf"):
+            raise InputError(f"final={self.final} must lie in [0, 1] and weight_decay={self.weight_decay} be 0 or more")
 
 
 class Metrics:

@@ -46,6 +46,10 @@ class StagesConfig:
     def __post_init__(self) -> None:
         if self.pool < CHUNK_WINDOWS:
             raise InputError(f"pool={self.pool} must be at least {CHUNK_WINDOWS} windows")
+        if self.seed < 0:
+            raise InputError(f"seed={self.seed} must be at least 0")
+        if not 0 <= self.kl < float("inf") or not 0 <= self.focus < float("inf"):
+            raise InputError(f"kl={self.kl} and focus={self.focus} must be finite and not negative")
 
 
 @dataclass
@@ -202,4 +206,5 @@ def train(config: StagesConfig, films: Corpus, root: Path) -> tuple[Critic, dict
     wvm = stages.wvm(pool, held_out)
     params = {f"vae.{name}": value for name, value in vae.items()}
     params |= {f"wvm.{name}": value for name, value in wvm.items()}
-    return Critic(CriticConfig(FORMAT, films.camera, config.wvm, statistics), params), stages.scores()
+    critic = CriticConfig(FORMAT, films.camera, films.instructions, config.wvm, statistics)
+    return Critic(critic, params), stages.scores()

@@ -20,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from wvm_rl.errors import InputError
 from wvm_rl.model import flow
 from wvm_rl.model.layers import Array
 from wvm_rl.model.presets import CHUNK, TinyConfig
@@ -80,6 +81,14 @@ class LossConfig:
     video: float = 1.0  # lambda, weight of the video loss (Eq. 7)
     random_prefix: float = 0.5  # p, share of samples whose prefix is replaced by U[0,1] (section 3)
     shift: float = 5.0  # Wan's timestep shift for both streams' tau; 1 is uniform, more favours noise
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.video < float("inf"):
+            raise InputError(f"loss.video={self.video} must be finite and not negative")
+        if not 0 <= self.random_prefix <= 1:
+            raise InputError(f"loss.random_prefix={self.random_prefix} must lie in [0, 1]")
+        if not 0 < self.shift < float("inf"):
+            raise InputError(f"loss.shift={self.shift} must be positive")
 
 
 class WorldValueModel:

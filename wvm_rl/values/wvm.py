@@ -1,5 +1,6 @@
 """The World Value Model as value source."""
 
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from wvm_rl.values.base import ValueConfig, Values
 if TYPE_CHECKING:
     from wvm_rl.model.critic import Critic
 
-SHIPPED = Path(__file__).parents[1] / "critics" / "tiny"
+SHIPPED = Path(__file__).parents[1] / "critics"
 
 
 class Wvm:
@@ -35,6 +36,10 @@ class Wvm:
         """
         for index in range(len(dataset)):
             self._check(dataset, index)
+        unknown = {episode.instruction for episode in dataset} - set(self.critic.instructions)
+        if unknown:
+            known = "; ".join(self.critic.instructions)
+            print(f"warning: the critic was not trained on `{min(unknown)}`, only on: {known}", file=sys.stderr)
         return self._values(dataset, start)
 
     def _values(self, dataset: Dataset, start: int) -> Iterator[Values]:
@@ -67,9 +72,10 @@ class Wvm:
 class WvmConfig(ValueConfig):
     """The World Value Model, reading frames and instruction."""
 
-    critic: str = str(SHIPPED)  # folder of the trained critic
+    critic: str = "tiny"  # a critic shipped with this package, or the folder of one
 
     def source(self) -> Wvm:
         from wvm_rl.model.critic import Critic  # the other sources need no JAX
 
-        return Wvm(Critic.load(Path(self.critic)))
+        shipped = SHIPPED / self.critic
+        return Wvm(Critic.load(shipped if shipped.is_dir() else Path(self.critic)))
