@@ -14,17 +14,21 @@ done
 
 missing=()
 have_library() { "$python" -c "import ctypes, sys; ctypes.CDLL(sys.argv[1])" "$1" 2>/dev/null; }
-have_library libEGL.so.1 || missing+=(libegl1)
-have_library libEGL_mesa.so.0 || [ -e /dev/nvidiactl ] || missing+=(libegl-mesa0 libgl1-mesa-dri)
+rendering=()
+have_library libEGL.so.1 || rendering+=(libegl1)
+have_library libEGL_mesa.so.0 || [ -e /dev/nvidiactl ] || rendering+=(libegl-mesa0 libgl1-mesa-dri)
 command -v cc >/dev/null || missing+=(build-essential)  # robosuite's evdev is built from source
 [ -e "$("$python" -c 'import sysconfig; print(sysconfig.get_path("include"))')/Python.h" ] || missing+=("$(basename "$(readlink -f "$(command -v "$python")")")-dev")
-if [ ${#missing[@]} -gt 0 ]; then
+if [ $((${#missing[@]} + ${#rendering[@]})) -gt 0 ]; then
   if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
-    echo "installing system packages: ${missing[*]}"
-    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq "${missing[@]}" >/dev/null
-  else
-    echo "error: system packages are missing; run: sudo apt-get install ${missing[*]}" >&2
+    echo "installing system packages: ${missing[*]} ${rendering[*]}"
+    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq "${missing[@]}" "${rendering[@]}" >/dev/null
+  elif [ ${#missing[@]} -gt 0 ]; then
+    echo "error: system packages are missing; run: sudo apt-get install ${missing[*]} ${rendering[*]}" >&2
     exit 2
+  else
+    echo "warning: nothing can be rendered, so only jobs with data.fps=0 value=oracle will run; for the others:" >&2
+    echo "  sudo apt-get install ${rendering[*]}" >&2
   fi
 fi
 

@@ -14,6 +14,7 @@ from wvm_rl.errors import InputError
 # (observations [B, O] f32, rollout [B] i64, control step [B] i64) -> actions [B, E, 7], E of which are executed.
 Act = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 MAX_LIVE = 8  # simulations a worker may hold, 110 MB each
+ROWS = 16  # of a policy call
 
 
 @dataclass
@@ -46,7 +47,7 @@ def rollouts(
     keys: Iterable[str] = POLICY_KEYS,
     horizon: int | None = None,
     record: Iterable[int] = (),
-    rows: int = 16,
+    rows: int = ROWS,
     live: int = 4,
     timeout: float = 600,
 ) -> tuple[list[dict], dict[int, Recording]]:

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,9 @@ from agents import AGENTS, POLICIES
 from agents.trainer import TrainerConfig
 from envs.recipes import Mixed
 from envs.tasks import TASKS
+from tests.conftest import needs_egl
 from wvm_rl.config import DataConfig, EvaluationConfig, TrainConfig
+from wvm_rl.errors import InputError
 from wvm_rl.runs import WandbConfig
 from wvm_rl.train import main
 from wvm_rl.values import VALUES
@@ -25,19 +28,27 @@ def root(tmp_path_factory):
     return tmp_path_factory.mktemp("data")
 
 
-def job(root: Path, agent: str = "awr", **settings) -> TrainConfig:
-    """Four lift episodes without frames, 20 updates, two short rollouts."""
-    data = DataConfig(episodes=4, fps=0, root=str(root), workers=1, recipe=Mixed())
-    chosen = {"trainer": TrainerConfig(updates=20, interval=10, warmup=2), "wandb": WandbConfig()} | settings
+def job(root: Path, agent: str = "awr", policy: str = "flow", fps: int = 0, **settings) -> TrainConfig:
+    """Four lift episodes, 20 updates, two short rollouts."""
+    chosen = {
+        "value": VALUES["oracle"](),
+        "evaluation": EvaluationConfig(rollouts=2, workers=1),
+        "trainer": TrainerConfig(updates=20, interval=10, warmup=2),
+    }
     return TrainConfig(
         env=TASKS["lift"](expert_steps=20),
         agent=AGENTS[agent](),
-        policy=POLICIES["flow"](width=32, layers=1),
-        value=VALUES["oracle"](),
-        data=data,
-        evaluation=EvaluationConfig(rollouts=2, workers=1),
-        **chosen,
+        policy=POLICIES[policy](width=32, layers=1),
+        data=DataConfig(episodes=4, fps=fps, root=str(root), workers=1, recipe=Mixed()),
+        **(chosen | settings),
     )
+
+
+def start(*overrides: str, folder: Path) -> subprocess.Popen:
+    """The command line, in `folder`."""
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    command = [sys.executable, "-m", "wvm_rl.train", *overrides]
+    return subprocess.Popen(command, cwd=folder, env=environment, stderr=subprocess.PIPE, text=True)
 
 
 def test_run_folder_holds_everything(root, tmp_path, capsys, monkeypatch):
@@ -82,6 +93,88 @@ def test_a_job_cut_short_ends_as_if_it_had_not_been(root, tmp_path, monkeypatch)
     assert losses[0] == losses[1]
 
 
+@pytest.mark.parametrize(("agent", "policy"), [*((agent, "flow") for agent in AGENTS), ("rcp", "gaussian")])
+def test_every_method_and_policy_runs(root, tmp_path, agent, policy):
+    main(job(root, agent, policy, value=VALUES["clock"](shuffle=True)), tmp_path / "run")
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert (summary["agent"], summary["policy"], summary["value"]) == (agent, policy, "clock (shuffled)")
+    assert summary["rollouts"] == 2 and 0 < summary["kept_fraction"] <= 1
+
+
+@needs_egl
+def test_the_shipped_critic_labels_and_its_curve_is_drawn_in(tmp_path):
+    """The main job as it stands in the README, small: frames, critic, videos."""
+    evaluation = EvaluationConfig(rollouts=1, workers=1, videos=1)
+    config = job(tmp_path / "data", fps=4, value=VALUES["wvm"](), evaluation=evaluation)
+    main(config, tmp_path / "run")
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["value"] == "wvm" and summary["inputs"]["values"] == config.value.source().fingerprint
+    (labels,) = (tmp_path / "data").glob("episodes/*.wvm.parquet")
+    progress = pd.read_parquet(labels).groupby("episode_index")["progress_sparse"]
+    assert progress.first().max() < 0.3 and progress.max().max() > 0.8  # it saw real episodes
+    (video,) = (tmp_path / "run" / "videos").glob("rollout_00_*.mp4")
+    assert video.stat().st_size > 1000
+
+
+def test_shuffles_differ_between_training_seeds(root, tmp_path, monkeypatch):
+    seen = {}
+
+    def spy(policy, data, statistics, columns, *rest, **more):
+        seen["weights"] = [each.weight for each in columns]
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("wvm_rl.train.train", spy)
+    with pytest.raises(KeyboardInterrupt):
+        main(job(root, value=VALUES["oracle"](shuffle=True), seeds=2), tmp_path)
+    one, other = seen["weights"]
+    assert not np.array_equal(one, other) and np.array_equal(np.sort(one), np.sort(other))
+
+
+def test_a_folder_of_another_run_is_neither_shown_nor_continued(root, tmp_path, monkeypatch):
+    main(job(root), tmp_path)
+    content = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    with pytest.raises(InputError, match=r"holds a run with seeds=1, now it is 2: choose another folder"):
+        main(job(root, seeds=2), tmp_path)
+    with monkeypatch.context() as patch, pytest.raises(InputError, match="input values=oracle-1, now it is oracle-2"):
+        patch.setattr("wvm_rl.values.oracle.Oracle.fingerprint", "oracle-2")
+        main(job(root), tmp_path)
+    assert content == {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+
+
+def test_shuffling_what_is_not_read_is_refused(root, tmp_path):
+    config = job(root, "rcp", value=VALUES["oracle"](shuffle=True))
+    config.agent = AGENTS["rcp"](condition="return")
+    with pytest.raises(InputError, match="does not read advantages"):
+        main(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_killed_job_ends_as_if_it_had_not_been(root, tmp_path):
+    """SIGKILL of the whole process after its first checkpoint."""
+    overrides = ["value=oracle", "data.episodes=4", "data.fps=0", "data.workers=1", f"data.root={root}"]
+    overrides += ["policy.width=32", "trainer.updates=40", "trainer.interval=5", "trainer.save_every=5"]
+    overrides += ["evaluation.rollouts=1", "evaluation.workers=1", "env.expert_steps=20"]
+    for name in ("whole", "cut"):
+        process = start(*overrides, f"hydra.run.dir={name}", folder=tmp_path)
+        if name == "cut":
+            while not list((tmp_path / "cut" / "checkpoints").glob("step_*")):
+                assert process.poll() is None
+                time.sleep(0.002)
+            process.kill()
+            process.communicate()
+            assert not (tmp_path / "cut" / "summary.json").exists()
+            process = start(*overrides, f"hydra.run.dir={name}", folder=tmp_path)
+        process.communicate()
+        assert process.returncode == 0
+    results = [pd.read_parquet(tmp_path / name / "episodes.parquet") for name in ("whole", "cut")]
+    pd.testing.assert_frame_equal(*results)
+    losses = [
+        [(row["step"], row["loss"]) for row in map(json.loads, (tmp_path / name / "metrics.jsonl").open())]
+        for name in ("whole", "cut")
+    ]
+    assert losses[0] == losses[1] and len(losses[0]) == 8
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [
@@ -92,13 +185,16 @@ def test_a_job_cut_short_ends_as_if_it_had_not_been(root, tmp_path, monkeypatch)
         ("data.episodes=0", "data.episodes=0"),
         ("evaluation.rollouts=many", "evaluation.rollouts"),
         ("data.recipe.shares.expert=0.9", "add up to 1"),
+        ("data.fps=3", "fps=3"),
+        ("data.fps=0", "value=wvm reads 4 frames a second"),
+        ("value.critic=absent", "absent/config.json"),
+        ("data.workers=0", "data.workers=0"),
+        ("hydra.run.dir=/dev/null/run", "cannot be made"),
     ],
 )
 def test_bad_input_is_one_line_and_leaves_nothing(override, message, tmp_path):
-    repository = Path(__file__).parents[1]
-    command = [sys.executable, "-m", "wvm_rl.train", override]
-    environment = os.environ | {"PYTHONPATH": str(repository)}
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
-    assert done.returncode == 2
-    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1 and message in done.stderr
+    process = start(override, folder=tmp_path)
+    error = process.communicate()[1]
+    assert process.returncode == 2
+    assert error.startswith("error: ") and error.count("\n") == 1 and message in error
     assert not list(tmp_path.iterdir())

@@ -17,7 +17,7 @@ from agents.chunks import build
 from agents.trainer import Trained, train
 from envs.bank import bank
 from envs.collect import CollectConfig, collect, dataset_path
-from envs.rollout import Recording, rollouts
+from envs.rollout import ROWS, Recording, rollouts
 from envs.tasks import POLICY_KEYS
 from wvm_rl import cli, figures
 from wvm_rl.advantage import advantage, shuffled
@@ -101,7 +101,7 @@ def evaluate(config: TrainConfig, trained: Trained, columns: list[Columns]) -> t
             config.policy,
             trained.seed(position),
             trained.statistics,
-            rows=16,
+            rows=ROWS,
             cond=config.agent.act_cond(columns[position]),
             seed=evaluation.seed,
         )

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from wvm_rl.errors import InputError
 from wvm_rl.model.layers import Array, Linear, layer_norm
 
 
@@ -19,14 +20,20 @@ from wvm_rl.model.layers import Array, Linear, layer_norm
 class ByteTextConfig:
     """Sizes of the byte-level instruction encoder."""
 
-    max_bytes: int = 64  # longer instructions are cut
+    max_bytes: int = 64  # of an instruction
     width: int = 64
     tokens: int = 8  # text tokens an instruction becomes
 
 
 def tokenize(instruction: str, max_bytes: int) -> np.ndarray:
-    """UTF-8 bytes plus one, zero-padded: [max_bytes] i32."""
-    data = instruction.encode()[:max_bytes]
+    """UTF-8 bytes plus one, zero-padded: [max_bytes] i32.
+
+    Raises:
+        InputError: the instruction is longer.
+    """
+    data = instruction.encode()
+    if len(data) > max_bytes:
+        raise InputError(f"instruction `{instruction}` has {len(data)} bytes, this model reads {max_bytes}: shorten it")
     return np.array([byte + 1 for byte in data] + [0] * (max_bytes - len(data)), np.int32)
 
 
