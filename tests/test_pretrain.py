@@ -1,9 +1,13 @@
 """Pretraining: resume equals an uninterrupted run, finished stages are reused, NaN stops it."""
 
 import json
-import shutil
+import os
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -121,13 +125,35 @@ def test_interrupted_pool_equals_a_whole_one(tmp_path):
         fill(tmp_path / "cut", windows, encode, *arguments[:2], {"seed": 1})
 
 
-def test_stages_resume_to_the_same_critic_and_are_made_once(tmp_path, monkeypatch):
-    """Trained without a stop, then from the middle on, then not at all."""
-    config = stages(
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+import jax
+jax.config.update("jax_disable_most_optimizations", True)
+from tests.model_toy import corpus
+from tests.test_pretrain import small
+from wvm_rl.model import stages
+
+made, folder = stages.shuffled_rows, Path(sys.argv[1])
+def rows(size, seed, step, batch):
+    if step == 30:  # between two checkpoints
+        os.kill(os.getpid(), signal.SIGKILL)
+    return made(size, seed, step, batch)
+stages.shuffled_rows = rows
+stages.train(small(), corpus(), folder)
+"""
+
+
+def small():
+    return stages(
         vae=replace(stages().vae, steps=20),
         model=replace(stages().model, steps=40, save_every=20),
         loss=LossConfig(video=0.0),  # half of the time to compile
     )
+
+
+def test_killed_stages_resume_to_the_same_critic_and_are_made_once(tmp_path, monkeypatch):
+    """Trained without a stop, then on after a SIGKILL in the last stage, then not at all."""
     steps = []
 
     def rows_of(size, seed, step, batch):
@@ -135,16 +161,13 @@ def test_stages_resume_to_the_same_critic_and_are_made_once(tmp_path, monkeypatc
         return shuffled_rows(size, seed, step, batch)
 
     monkeypatch.setattr(module, "shuffled_rows", rows_of)
-    whole, scores = train(config, corpus(), tmp_path)
-    assert scores["wvm step"] == 40 and np.isfinite(scores["wvm held_out_rmse"])
+    whole, scores = train(small(), corpus(), tmp_path / "whole")
+    assert scores["wvm step"] == 40 and np.isfinite(scores["wvm held_out_rmse"]) and steps == list(range(40))
 
-    (folder,) = tmp_path.glob("wvm-*")  # as a kill before the end of training leaves it
-    (folder / "params.safetensors").unlink()
-    shutil.rmtree(folder / "checkpoints" / "step_000000040")
-    steps.clear()
-    resumed, _ = train(config, corpus(), tmp_path)
-    assert steps == list(range(20, 40)) and resumed.fingerprint == whole.fingerprint
-
-    steps.clear()
-    again, _ = train(config, corpus(), tmp_path)
-    assert not steps and again.fingerprint == whole.fingerprint
+    command = [sys.executable, "-c", KILLED, str(tmp_path / "cut")]
+    killed = subprocess.run(command, env={**os.environ, "PYTHONPATH": "."}, cwd=Path(__file__).parents[1])
+    assert killed.returncode == -signal.SIGKILL
+    for expected in (list(range(20, 40)), []):
+        steps.clear()
+        resumed, _ = train(small(), corpus(), tmp_path / "cut")
+        assert steps == expected and resumed.fingerprint == whole.fingerprint
