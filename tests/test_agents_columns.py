@@ -1,5 +1,9 @@
 """Extraction methods: weights computed by hand, identities between methods, and refusals."""
 
+import sys
+import types
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -126,3 +130,12 @@ def test_knobs_are_checked(config, knobs):
 def test_columns_unpack():
     weight, cond = Columns(np.ones(2))
     assert cond is None and len(weight) == 2
+
+
+def test_the_readmes_example_of_a_method_works(monkeypatch):
+    text = (Path(__file__).parents[1] / "README.md").read_text()
+    module = types.ModuleType("agents.rank")
+    monkeypatch.setitem(sys.modules, "agents.rank", module)  # dataclasses look their module up
+    exec(text.split("```python\n")[1].split("```")[0], module.__dict__)
+    ranks = np.array([4.5, 7, 2, 9, 6, 3, 8, 4.5, 1, 10])
+    np.testing.assert_allclose(weights(module.RankConfig(power=2.0)), (ranks / 10) ** 2, rtol=1e-6)
