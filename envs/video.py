@@ -1,5 +1,6 @@
 """Videos of rollouts and episodes, rendered from their states, with the value curve beneath."""
 
+import warnings
 from pathlib import Path
 
 import imageio_ffmpeg
@@ -48,7 +49,9 @@ def write_video(path: Path, frames: np.ndarray, fps: float, value: np.ndarray | 
             macro_block_size=2,
             ffmpeg_log_level="error",
         )
-        writer.send(None)
+        with warnings.catch_warnings():  # JAX warns of every fork; ffmpeg's child starts another program at once
+            warnings.filterwarnings("ignore", message=".*os.fork", category=RuntimeWarning)
+            writer.send(None)
         for number, frame in enumerate(frames):
             picture = np.asarray(Image.fromarray(frame).resize((width, height), Image.Resampling.NEAREST))
             if value is not None:

@@ -105,5 +105,5 @@ def run_name(*, _root_: Any) -> str:
     """Folder of a run: readable, and unique to its settings, so that the same command continues or finds it."""
     chosen = _root_.hydra.runtime.choices
     value = chosen["value"] + ("-shuffled" if _root_.value.shuffle else "")
-    choices = [chosen[name] for name in ("env", "data", "agent")]
+    choices = [chosen[name] for name in ("env", "data", "agent", "policy")]
     return "-".join([*choices, value, f"seed{_root_.seed}", cli.digest(_root_=_root_)])

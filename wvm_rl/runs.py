@@ -230,7 +230,7 @@ def show(summary: dict[str, Any], folder: Path) -> None:
     """Prints a run's outcome as a small table."""
     low, high = summary["success_ci95"]
     seconds = summary["median_seconds_to_success"]
-    table = Table(show_header=False, title=f"{summary['env']}: {summary['agent']}, values from {summary['value']}")
+    table = Table(show_header=False, title=_title(summary))
     table.add_row("success", f"{summary['success_rate']:.2f}  (95 % interval {low:.2f} to {high:.2f})")
     low, high = summary["success_in_budget_ci95"]
     table.add_row("success in budget", f"{summary['success_in_budget']:.2f}  ({low:.2f} to {high:.2f})")
@@ -243,6 +243,10 @@ def show(summary: dict[str, Any], folder: Path) -> None:
     console = Console(soft_wrap=True)
     console.print(table)
     console.print(f"run folder: {folder}", markup=False, highlight=False)
+
+
+def _title(summary: dict[str, Any]) -> str:
+    return f"{summary['env']}: {summary['agent']} with {summary['policy']} policy, values from {summary['value']}"
 
 
 def _plain(value: Any) -> Any:
