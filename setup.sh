@@ -19,17 +19,18 @@ have_library libEGL.so.1 || rendering+=(libegl1)
 have_library libEGL_mesa.so.0 || [ -e /dev/nvidiactl ] || rendering+=(libegl-mesa0 libgl1-mesa-dri)
 command -v cc >/dev/null || missing+=(build-essential)  # robosuite's evdev is built from source
 [ -e "$("$python" -c 'import sysconfig; print(sysconfig.get_path("include"))')/Python.h" ] || missing+=("$(basename "$(readlink -f "$(command -v "$python")")")-dev")
-if [ $((${#missing[@]} + ${#rendering[@]})) -gt 0 ]; then
-  if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
-    echo "installing system packages: ${missing[*]} ${rendering[*]}"
-    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq "${missing[@]}" "${rendering[@]}" >/dev/null
-  elif [ ${#missing[@]} -gt 0 ]; then
-    echo "error: system packages are missing; run: sudo apt-get install ${missing[*]} ${rendering[*]}" >&2
-    exit 2
-  else
-    echo "warning: nothing can be rendered, so only jobs with data.fps=0 value=oracle will run; for the others:" >&2
-    echo "  sudo apt-get install ${rendering[*]}" >&2
-  fi
+install() {  # system packages, if this user may
+  [ $# -gt 0 ] && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null || return 1
+  echo "installing system packages: $*"
+  apt-get update -qq || return 1
+  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq "$@" >/dev/null
+}
+if [ ${#missing[@]} -gt 0 ] && ! install "${missing[@]}" "${rendering[@]}"; then
+  echo "error: system packages are missing; run: sudo apt-get install ${missing[*]} ${rendering[*]}" >&2
+  exit 2
+elif [ ${#missing[@]} -eq 0 ] && [ ${#rendering[@]} -gt 0 ] && ! install "${rendering[@]}"; then
+  echo "warning: nothing can be rendered, so only jobs with data.fps=0 value=oracle will run; for the others:" >&2
+  echo "  sudo apt-get install ${rendering[*]}" >&2
 fi
 
 if ! [ -e .venv/installed ] || ! cmp -s requirements.txt .venv/installed; then

@@ -16,5 +16,9 @@ if TYPE_CHECKING:
 class BCConfig(AgentConfig):
     """Behaviour cloning: imitates every sample alike, w = 1."""
 
+    @property
+    def reads_advantage(self) -> bool:
+        return False
+
     def columns(self, advantage: np.ndarray, values: Sequence[np.ndarray], episodes: Sequence["Episode"]) -> Columns:
         return Columns(weight=np.ones(len(checked(advantage, values, episodes)), np.float32))

@@ -15,7 +15,8 @@ from envs.recipes import RECIPES
 from envs.tasks import CONTROL_FREQUENCY, TASKS
 from envs.workers import Workers
 from wvm_rl import cli
-from wvm_rl.runs import provenance, write_json
+from wvm_rl.provenance import provenance
+from wvm_rl.runs import write_json
 
 RESULT = Path(__file__).parent / "results" / "experts.json"
 

@@ -17,11 +17,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from envs.tasks import TASKS
 from wvm_rl import cli
 from wvm_rl.errors import InputError
 from wvm_rl.files import atomic
-from wvm_rl.runs import PACKAGES, provenance, read_summary
-from wvm_rl.stats import crossed_mean
+from wvm_rl.provenance import PACKAGES, provenance
+from wvm_rl.runs import read_summary
+from wvm_rl.stats import crossed_mean, success_interval
 
 RUNS, RESULTS = Path("runs/extraction"), Path(__file__).parent / "results"
 CELLS = {  # name -> overrides; behaviour cloning ignores its values, the clock costs nothing
@@ -47,14 +49,20 @@ class ExtractionConfig:
     rollouts: int = 50  # a seed
     run: bool = True  # false: only the table, from the runs that are finished
 
+    @property
+    def scale(self) -> str:
+        return f"{self.episodes}x{self.seeds}x{self.rollouts}"
+
     def __post_init__(self):
+        if unknown_envs := set(self.envs) - set(TASKS):
+            raise InputError(f"envs has unknown {sorted(unknown_envs)}: choose from {', '.join(TASKS)}")
         if unknown := set(self.cells) - set(CELLS):
             raise InputError(f"cells has unknown {sorted(unknown)}: choose from {'; '.join(CELLS)}")
 
 
 def main(config: ExtractionConfig) -> None:
     folders = {
-        (env, cell): RUNS / f"{env}-{cell.replace(', ', '-').replace(' ', '-')}"
+        (env, cell): RUNS / f"{env}-{cell.replace(', ', '-').replace(' ', '-')}-{config.scale}"
         for env in config.envs
         for cell in config.cells
     }
@@ -66,10 +74,11 @@ def main(config: ExtractionConfig) -> None:
                 *(f"data.episodes={config.episodes}", f"seeds={config.seeds}"),
                 *(f"evaluation.rollouts={config.rollouts}", f"hydra.run.dir={folder}"),
             ]
-            subprocess.run([sys.executable, "-m", "wvm_rl.train", *settings], check=True)
+            if subprocess.run([sys.executable, "-m", "wvm_rl.train", *settings]).returncode:
+                raise InputError(f"{env}, {cell} failed, see above; the finished cells are kept")
     finished = {key: summary for key, folder in folders.items() if (summary := read_summary(folder))}
-    if not finished:
-        raise InputError(f"no finished run in {RUNS}: leave out run=false")
+    if lacking := [env for env in config.envs if (env, "bc") not in finished]:
+        raise InputError(f"no finished run of bc on {', '.join(lacking)} in {RUNS}: run it, all others stand beside it")
     rollouts = pd.concat(
         [pd.read_parquet(folders[key] / "episodes.parquet").assign(env=key[0], cell=key[1]) for key in finished]
     )
@@ -87,14 +96,16 @@ def main(config: ExtractionConfig) -> None:
 def table(rollouts: pd.DataFrame, ess: dict[tuple[str, str], float]) -> str:
     """Markdown table of one task: success rates, and differences from bc in success within the budget.
 
-    Brackets are 95 % intervals over training seeds and initial states (`wvm_rl.stats.crossed_mean`); differences are
-    paired by both.
+    Brackets are 95 % intervals over training seeds and initial states (`wvm_rl.stats`); differences are paired by both.
     """
     env = rollouts.env.iloc[0]
     grids = {
-        cell: rows.pivot(index="seed", columns="rollout", values="success_in_budget").to_numpy(float)
+        cell: rows.pivot(index="seed", columns="rollout", values="success_in_budget").astype(float)
         for cell, rows in rollouts.groupby("cell", sort=False)
     }
+    for cell, grid in grids.items():
+        if not (grid.index.equals(grids["bc"].index) and grid.columns.equals(grids["bc"].columns)):
+            raise InputError(f"{env}, {cell}: not the same seeds and rollouts as bc: delete its folder in {RUNS}")
     lines = [
         f"## {env}",
         "",
@@ -102,9 +113,11 @@ def table(rollouts: pd.DataFrame, ess: dict[tuple[str, str], float]) -> str:
         "|---|---|---|---|---|---|",
     ]
     for cell, rows in rollouts.groupby("cell", sort=False):
-        gain = "" if cell == "bc" or "bc" not in grids else _interval(grids[cell] - grids["bc"])
+        grid = grids[cell].to_numpy()
+        gain = "" if cell == "bc" else "{:.2f} [{:.2f}, {:.2f}]".format(*crossed_mean(grid - grids["bc"].to_numpy()))
         seconds = np.median(rows.seconds[rows.success]) if rows.success.any() else float("nan")
-        columns = [cell, _interval(grids[cell]), gain, f"{rows.success.mean():.2f}", f"{seconds:.1f}"]
+        rate = "{:.2f} [{:.2f}, {:.2f}]".format(grid.mean(), *success_interval(grid))
+        columns = [cell, rate, gain, f"{rows.success.mean():.2f}", f"{seconds:.1f}"]
         lines.append(f"| {' | '.join([*columns, f'{ess[env, str(cell)]:.0%}'])} |")
     return "\n".join(lines)
 
@@ -114,15 +127,12 @@ def origins(folders: dict[tuple[str, str], Path], finished: dict[tuple[str, str]
     versions = [json.loads((folders[key] / "versions.json").read_text()) for key in finished]
     minutes = sum(sum(summary["wall_seconds"].values()) for summary in finished.values()) / 60
     rows = {"command": provenance()["command"], "wall time": f"{minutes:.0f} min"}
+    parts = [part for version in versions for part in (version, *version.get("continued", []))]
     for name in ("commit", "python", *PACKAGES):
-        rows[name] = ", ".join(sorted({version[name] for version in versions}))
+        rows[name] = ", ".join(sorted({part[name] for part in parts}))
     for source in ("episodes", "values"):
         rows[source] = ", ".join(sorted({summary["inputs"][source] for summary in finished.values()}))
     return "\n".join(f"- {name}: {value}" for name, value in rows.items())
-
-
-def _interval(grid: np.ndarray) -> str:
-    return "{:.2f} [{:.2f}, {:.2f}]".format(*crossed_mean(grid))
 
 
 if __name__ == "__main__":

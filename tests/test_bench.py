@@ -135,7 +135,7 @@ def test_settings_out_of_range_are_refused(wrong):
 
 def test_the_command_leaves_a_run_folder(tmp_path, monkeypatch, capsys, lapses, experts):
     files = {"bench": [lapses], "expert": [experts]}
-    monkeypatch.setattr(bench, "datasets", lambda config, fps, size, recipe, episodes, seed: files[recipe])
+    monkeypatch.setattr(bench, "collect", lambda plan: files[plan.recipe.name][0].path)
     monkeypatch.setattr(WvmConfig, "source", lambda self: Wvm(Brightness()))
     bench.main(BenchConfig(models=["wvm", "clock"], tasks=["lift"]), tmp_path / "run")
     content = json.loads((tmp_path / "run" / "bench.json").read_text())

@@ -1,7 +1,6 @@
 """Run folders and figures: whole files, exact continuation, an offline mirror."""
 
 import json
-from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
@@ -36,14 +35,11 @@ SUMMARY = {
 }
 
 
-@dataclass
-class Config:
-    seed: int = 3
-    wandb: WandbConfig = field(default_factory=WandbConfig)
+SETTINGS = {"seed": 3, "choices": {"agent": "bc"}, "agent": {}, "data": {"root": None, "episodes": 5}}
 
 
 def test_a_run_folder_holds_config_versions_metrics_rows_and_summary(tmp_path):
-    run = Run.open(tmp_path / "run", Config(), WandbConfig())
+    run = Run.open(tmp_path / "run", SETTINGS, WandbConfig(), {})
     with run.stage("policy"):
         run.log("policy", {"step": 10, "loss": 0.5})
         run.log("policy", {"step": 20, "loss": float("nan")})
@@ -61,16 +57,30 @@ def test_a_run_folder_holds_config_versions_metrics_rows_and_summary(tmp_path):
 
 
 def test_a_resumed_run_repeats_no_line(tmp_path):
-    first = Run.open(tmp_path, Config(), WandbConfig())
+    first = Run.open(tmp_path, SETTINGS, WandbConfig(), {})
     for step in (10, 20, 30):
         first.log("policy", {"step": step, "loss": float(step)})
     first.log("other", {"step": 25})
     with (tmp_path / "metrics.jsonl").open("a") as file:
         file.write('{"stage": "policy", "st')  # killed while writing
-    second = Run.open(tmp_path, Config(), WandbConfig())
+    second = Run.open(tmp_path, SETTINGS, WandbConfig(), {})
     second.log("policy", {"step": 20, "loss": 2.0})
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [(line["stage"], line["step"]) for line in lines] == [("policy", 10), ("other", 25), ("policy", 20)]
+
+
+def test_a_folder_is_of_one_run_only(tmp_path):
+    (tmp_path / "versions.json").write_text("{}")  # as a kill in between leaves it
+    run = Run.open(tmp_path, SETTINGS, WandbConfig(), {"values": "one"})
+    with pytest.raises(InputError, match=r"holds a run with choices\.agent=bc, now it is filtered_bc_binary"):
+        Run.open(tmp_path, SETTINGS | {"choices": {"agent": "filtered_bc_binary"}}, WandbConfig(), {"values": "one"})
+    with pytest.raises(InputError, match="holds a run with input values=one, now it is two"):
+        Run.open(tmp_path, SETTINGS, WandbConfig(), {"values": "two"})
+    elsewhere = SETTINGS | {"data": {"root": "elsewhere", "episodes": 5}}  # not the same place, but the same result
+    with pytest.raises(KeyboardInterrupt), run.stage("policy"):
+        raise KeyboardInterrupt
+    again = Run.open(tmp_path, elsewhere, WandbConfig(), {"values": "one"})
+    assert again.seconds == run.seconds and again.seconds["policy"] > 0
 
 
 def test_an_unfinished_run_has_no_summary_and_a_damaged_one_is_said(tmp_path):
@@ -90,7 +100,7 @@ def test_the_final_table_names_what_matters(tmp_path, capsys):
 def test_wandb_mirrors_offline(tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_SILENT", "true")
     monkeypatch.setenv("WANDB_DIR", str(tmp_path))
-    run = Run.open(tmp_path / "run", Config(), WandbConfig(mode="offline"))
+    run = Run.open(tmp_path / "run", SETTINGS, WandbConfig(mode="offline"), {})
     run.log("policy", {"step": 1, "loss": 0.5})
     run.write_rows("episodes.parquet", [{"seed": 0, "rollout": 0, "success": True}])
     run.finish(SUMMARY)

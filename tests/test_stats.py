@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from wvm_rl.stats import crossed_mean, stratified_mean, wilson
+from wvm_rl.stats import crossed_mean, stratified_mean, success_interval, wilson
 
 
 def test_wilson_known_values():
@@ -34,6 +34,14 @@ def test_crossed_interval_covers_the_truth():
         _, low, high = crossed_mean(rng.random((8, 50)) < chance)
         covered += low <= 0.5 <= high
     assert covered >= 54
+
+
+def test_interval_of_a_success_rate():
+    assert success_interval(np.ones((1, 20))) == wilson(20, 20)
+    low, high = success_interval(np.ones((3, 50)))  # where the bootstrap would say 1 for sure
+    assert (low, high) == wilson(150, 150)
+    apart = np.repeat([[1.0], [0.0], [1.0], [0.0]], 50, axis=1)
+    assert np.ptp(success_interval(apart)) > 5 * np.ptp(wilson(100, 200))
 
 
 def test_differences_of_paired_rollouts_without_variance():

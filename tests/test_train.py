@@ -13,10 +13,9 @@ import pytest
 
 from agents import AGENTS, POLICIES
 from agents.trainer import TrainerConfig
-from envs.recipes import Mixed
 from envs.tasks import TASKS
 from tests.conftest import needs_egl
-from wvm_rl.config import DataConfig, EvaluationConfig, TrainConfig
+from wvm_rl.config import GROUPS, EvaluationConfig, TrainConfig
 from wvm_rl.errors import InputError
 from wvm_rl.runs import WandbConfig
 from wvm_rl.train import main
@@ -39,7 +38,7 @@ def job(root: Path, agent: str = "awr", policy: str = "flow", fps: int = 0, **se
         env=TASKS["lift"](expert_steps=20),
         agent=AGENTS[agent](),
         policy=POLICIES[policy](width=32, layers=1),
-        data=DataConfig(episodes=4, fps=fps, root=str(root), workers=1, recipe=Mixed()),
+        data=GROUPS["data"]["mixed"](episodes=4, fps=fps, root=str(root), workers=1),
         **(chosen | settings),
     )
 
@@ -95,9 +94,11 @@ def test_a_job_cut_short_ends_as_if_it_had_not_been(root, tmp_path, monkeypatch)
 
 @pytest.mark.parametrize(("agent", "policy"), [*((agent, "flow") for agent in AGENTS), ("rcp", "gaussian")])
 def test_every_method_and_policy_runs(root, tmp_path, agent, policy):
-    main(job(root, agent, policy, value=VALUES["clock"](shuffle=True)), tmp_path / "run")
+    shuffle = agent != "bc"
+    main(job(root, agent, policy, value=VALUES["clock"](shuffle=shuffle)), tmp_path / "run")
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
-    assert (summary["agent"], summary["policy"], summary["value"]) == (agent, policy, "clock (shuffled)")
+    name = "clock (shuffled)" if shuffle else "clock"
+    assert (summary["agent"], summary["policy"], summary["value"]) == (agent, policy, name)
     assert summary["rollouts"] == 2 and 0 < summary["kept_fraction"] <= 1
 
 
@@ -142,10 +143,11 @@ def test_a_folder_of_another_run_is_neither_shown_nor_continued(root, tmp_path, 
 
 
 def test_shuffling_what_is_not_read_is_refused(root, tmp_path):
-    config = job(root, "rcp", value=VALUES["oracle"](shuffle=True))
-    config.agent = AGENTS["rcp"](condition="return")
-    with pytest.raises(InputError, match="does not read advantages"):
-        main(config, tmp_path / "run")
+    for agent in (AGENTS["rcp"](condition="return"), AGENTS["bc"]()):
+        config = job(root, value=VALUES["oracle"](shuffle=True))
+        config.agent = agent
+        with pytest.raises(InputError, match="does not read advantages"):
+            main(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
@@ -157,12 +159,14 @@ def test_a_killed_job_ends_as_if_it_had_not_been(root, tmp_path):
     for name in ("whole", "cut"):
         process = start(*overrides, f"hydra.run.dir={name}", folder=tmp_path)
         if name == "cut":
+            deadline = time.monotonic() + 300
             while not list((tmp_path / "cut" / "checkpoints").glob("step_*")):
-                assert process.poll() is None
+                assert process.poll() is None and time.monotonic() < deadline
                 time.sleep(0.002)
             process.kill()
             process.communicate()
             assert not (tmp_path / "cut" / "summary.json").exists()
+            kept = (tmp_path / "cut" / "metrics.jsonl").read_text().splitlines()[0]
             process = start(*overrides, f"hydra.run.dir={name}", folder=tmp_path)
         process.communicate()
         assert process.returncode == 0
@@ -173,6 +177,7 @@ def test_a_killed_job_ends_as_if_it_had_not_been(root, tmp_path):
         for name in ("whole", "cut")
     ]
     assert losses[0] == losses[1] and len(losses[0]) == 8
+    assert (tmp_path / "cut" / "metrics.jsonl").read_text().splitlines()[0] == kept  # not trained again
 
 
 @pytest.mark.parametrize(
@@ -187,7 +192,7 @@ def test_a_killed_job_ends_as_if_it_had_not_been(root, tmp_path):
         ("data.recipe.shares.expert=0.9", "add up to 1"),
         ("data.fps=3", "fps=3"),
         ("data.fps=0", "value=wvm reads 4 frames a second"),
-        ("value.critic=absent", "absent/config.json"),
+        ("value.critic=absent", "critic=absent is neither a folder nor a shipped critic: tiny"),
         ("data.workers=0", "data.workers=0"),
         ("hydra.run.dir=/dev/null/run", "cannot be made"),
     ],

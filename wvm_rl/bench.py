@@ -5,12 +5,14 @@ and a per-frame regressor that learned from the same data. Scores as in PAPER.md
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
+from envs.collect import CollectConfig, collect, dataset_path
+from envs.recipes import RECIPES
 from envs.tasks import TASKS
 from wvm_rl import cli
 from wvm_rl.data.episodes import Dataset
@@ -52,25 +54,21 @@ class BenchConfig:
             raise InputError(f"tasks has unknown {', '.join(unknown)}: choose from {', '.join(TASKS)}")
         if self.episodes < 2 or self.experts < 1:
             raise InputError(f"episodes={self.episodes} must be at least 2 and experts={self.experts} at least 1")
+        if self.training_episodes < 1:
+            raise InputError(f"training_episodes={self.training_episodes} must be at least 1")
         if self.seed == self.training_seed:
             raise InputError(f"seed={self.seed} is training_seed: a benchmark needs episodes that nobody learned from")
 
 
-def datasets(config: BenchConfig, fps: float, size: int, recipe: str, episodes: int, seed: int) -> list[Dataset]:
-    """The datasets of a recipe, one a task, collected if they are not there yet."""
-    from envs.collect import CollectConfig, collect
-    from envs.recipes import RECIPES
-
+def plans(config: BenchConfig, fps: float, size: int, recipe: str, episodes: int, seed: int) -> list[CollectConfig]:
+    """What to collect of a recipe, one dataset a task."""
     if fps != round(fps):
         raise InputError(f"critic={config.critic} reads {fps} frames a second; only whole numbers can be collected")
     tasks: dict[str, Any] = TASKS
     recipes: dict[str, Any] = RECIPES
     settings: dict[str, Any] = {"episodes": episodes, "seed": seed, "fps": round(fps), "size": size}
     settings |= {"root": config.root, "workers": config.workers}
-    return [
-        Dataset(collect(CollectConfig(env=tasks[task](), recipe=recipes[recipe](), **settings)))
-        for task in config.tasks
-    ]
+    return [CollectConfig(env=tasks[task](), recipe=recipes[recipe](), **settings) for task in config.tasks]
 
 
 def scored(task: str, files: Iterable[Dataset], sources: Sequence[Source], camera: str) -> tuple[list[dict], int]:
@@ -88,15 +86,17 @@ def main(config: BenchConfig, folder: Path) -> None:
     """Collects what is missing, labels it, prints the table and writes `bench.json` and `trajectories.parquet`."""
     wvm = WvmConfig(critic=config.critic).source()
     fps, size, camera = wvm.critic.fps, wvm.critic.size, wvm.critic.camera
-    run = Run.open(folder, config, config.wandb, {"critic": wvm.fingerprint})
+    fresh = {
+        "bench": plans(config, fps, size, "bench", config.episodes, config.seed),
+        "expert": plans(config, fps, size, "expert", config.experts, config.seed),
+    }
+    training = plans(config, fps, size, "expert", config.training_episodes, config.training_seed)
+    known = training if "frame" in config.models else []
+    names = [dataset_path(plan).name for plan in [*fresh["bench"], *fresh["expert"], *known]]
+    run = Run.open(folder, asdict(config), config.wandb, {"critic": wvm.fingerprint, "episodes": ", ".join(names)})
     with run.stage("episodes"):
-        lapses = datasets(config, fps, size, "bench", config.episodes, config.seed)
-        experts = datasets(config, fps, size, "expert", config.experts, config.seed)
-    sources: dict[str, Source] = {"wvm": wvm, "clock": Clock()}
-    if "frame" in config.models:
-        with run.stage("training episodes"):
-            known = datasets(config, fps, size, "expert", config.training_episodes, config.training_seed)
-            sources["frame"] = Frame(config.frame, known, camera)
+        lapses, experts, learned = ([Dataset(collect(plan)) for plan in each] for each in (*fresh.values(), known))
+    sources: dict[str, Source] = {"wvm": wvm, "clock": Clock(), "frame": Frame(config.frame, learned, camera)}
     rows: list[dict] = []
     rejected = 0
     with run.stage("values"):

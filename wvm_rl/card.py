@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from wvm_rl.runs import provenance
+from wvm_rl.provenance import provenance
 
 if TYPE_CHECKING:
     from wvm_rl.model.critic import Critic

@@ -69,7 +69,11 @@ def run(main: Callable[..., Any], config: type, groups: Groups, run_dir: str | N
     )
     store.store(group="hydra", name="config", node=settings, provider="wvm_rl")
 
+    started = False
+
     def job(composed: Any) -> None:
+        nonlocal started
+        started = True
         folder = Path(HydraConfig.get().runtime.output_dir)
         if HydraConfig.get().mode == RunMode.MULTIRUN:
             print(f"# job {HydraConfig.get().job.num}: {' '.join(HydraConfig.get().overrides.task)}", flush=True)
@@ -88,7 +92,7 @@ def run(main: Callable[..., Any], config: type, groups: Groups, run_dir: str | N
     except (HydraException, OmegaConfBaseException) as error:
         _refuse(error)
     except OSError as error:
-        if not run_dir or not isinstance(error, PermissionError | NotADirectoryError | FileExistsError):
+        if started:
             raise
         _refuse(InputError(f"the run folder {error.filename} cannot be made: {error.strerror}"))
 

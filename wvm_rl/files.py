@@ -3,6 +3,7 @@
 import fcntl
 import os
 import shutil
+import sys
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,8 +16,8 @@ from wvm_rl.errors import InputError
 def atomic(path: Path) -> Iterator[Path]:
     """Yields a temporary path beside `path` and renames it there if the block succeeds.
 
-    The block may create a file or a folder at the temporary path. A reader never sees half of it,
-    and after a kill only a `.partial-*` leftover remains.
+    The block may create a file or a folder at the temporary path. A reader never sees half of it. A file replaces the
+    old one in one step; of a folder, a kill between the two renames leaves old and new as `.partial-*` beside `path`.
 
     Raises:
         InputError: the folder of `path` cannot be written to.
@@ -34,7 +35,11 @@ def atomic(path: Path) -> Iterator[Path]:
         if path.is_dir():  # a folder cannot be replaced in one step: move the old one aside, then drop it
             old = partial.with_name(f"{partial.name}.old")
             path.rename(old)
-            partial.rename(path)
+            try:
+                partial.rename(path)
+            except OSError:
+                old.rename(path)
+                raise
             shutil.rmtree(old)
         else:
             partial.replace(path)
@@ -58,5 +63,9 @@ def exclusive(path: Path) -> Iterator[None]:
     except OSError as error:
         raise InputError(f"cannot write to {path.parent}: choose another folder or change its permissions") from error
     with lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(f"waiting for another process that works on {path}", file=sys.stderr, flush=True)
+            fcntl.flock(lock, fcntl.LOCK_EX)
         yield

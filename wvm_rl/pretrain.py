@@ -47,7 +47,7 @@ class PretrainConfig(StagesConfig):
 
     defaults: list[Any] = field(default_factory=lambda: [{"wvm": "tiny"}, "_self_"])
     data: DataConfig = field(default_factory=DataConfig)
-    out: str | None = None  # folder of the critic; null: `critics/<preset>` in the data folder
+    out: str | None = None  # folder of the critic; null: `critics/<preset>-<fingerprint>` in the data folder
 
 
 def collect(config: PretrainConfig) -> list[Dataset]:
@@ -118,7 +118,8 @@ def main(config: PretrainConfig) -> None:
     print(f"{data['episodes']}, {data['frames']} frames")
     critic, scores = train(config, films, data_folder(config.data.root) / "pretrain")
     preset = next(name for name, choice in PRESETS.items() if choice is type(config.wvm))
-    out = Path(config.out) if config.out else data_folder(config.data.root) / "critics" / preset
+    name = f"{preset}-{critic.fingerprint[:8]}"
+    out = Path(config.out).expanduser() if config.out else data_folder(config.data.root) / "critics" / name
     critic.card = write_card(critic, config.seed, data, scores, time.monotonic() - start)
     critic.save(out)
     print(f"critic {critic.fingerprint[:12]} in {out}")

@@ -4,13 +4,10 @@ import hashlib
 import html
 import json
 import math
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
-from importlib.metadata import version
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +18,8 @@ from rich.table import Table
 
 from wvm_rl.errors import InputError
 from wvm_rl.files import atomic
+from wvm_rl.provenance import provenance
 
-PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "chex", "numpy", "mujoco", "robosuite", "h5py")
 WANDB_MODES = ("disabled", "offline", "online")
 STAGES = "stages.json"  # wall time of the stages so far, while a run is not finished
 # Settings that do not change a run's result.
@@ -42,29 +39,6 @@ class WandbConfig:
             raise InputError(f"wandb.mode={self.mode} is unknown: choose one of {', '.join(WANDB_MODES)}")
 
 
-def provenance() -> dict[str, Any]:
-    """Where results come from: command, commit (with `+` if the tree is changed), Python and package versions."""
-    here = Path(__file__).parent
-
-    def git(*command: str) -> str:
-        try:
-            return subprocess.run(
-                ["git", *command], cwd=here, capture_output=True, text=True, check=True
-            ).stdout.strip()
-        except (OSError, subprocess.CalledProcessError):
-            return ""
-
-    commit = git("rev-parse", "HEAD") or "unknown"
-    module = sys.modules["__main__"].__spec__
-    command = " ".join(["python", "-m", module.name if module else Path(sys.argv[0]).name, *sys.argv[1:]])
-    return {
-        "command": command,
-        "commit": commit + ("+" if git("status", "--porcelain") else ""),
-        "python": sys.version.split()[0],
-        **{name: version(name) for name in PACKAGES},
-    }
-
-
 @dataclass
 class Run:
     """An open run folder.
@@ -81,21 +55,22 @@ class Run:
     _logged: set[str] = field(default_factory=set)
 
     @staticmethod
-    def open(folder: Path, config: Any, wandb: WandbConfig, inputs: dict[str, str] | None = None) -> "Run":
-        """Creates the folder with `config.yaml` and `versions.json`, or continues the interrupted run there.
+    def open(folder: Path, settings: dict[str, Any], wandb: WandbConfig, inputs: dict[str, str]) -> "Run":
+        """Creates the folder with `versions.json` and `config.yaml`, or continues the interrupted run there.
 
         Args:
+            settings: of the run, as `config.yaml` holds them.
             inputs: name -> fingerprint of what the run starts from; a line of `versions.json` each.
         """
-        check(folder, config, inputs or {})
-        run = Run(folder, wandb)
-        with atomic(folder / "config.yaml") as partial:
-            partial.write_text(yaml.safe_dump(_plain(asdict(config)), sort_keys=False))
-        run.seconds = _read_json(folder / STAGES)
-        origin, earlier = provenance(), _read_json(folder / "versions.json")
+        check(folder, settings, inputs)
+        run = Run(folder, wandb, _read_json(folder / STAGES))
+        begun = (folder / "config.yaml").exists()  # written last
+        origin, earlier = provenance(), _read_json(folder / "versions.json") if begun else {}
         if earlier and origin != {name: earlier.get(name) for name in origin}:
             earlier["continued"] = [*earlier.get("continued", []), origin]
-        write_json(folder / "versions.json", earlier or {**origin, "inputs": inputs or {}})
+        write_json(folder / "versions.json", earlier or {**origin, "inputs": inputs})
+        with atomic(folder / "config.yaml") as partial:
+            partial.write_text(yaml.safe_dump(_plain(settings), sort_keys=False))
         if wandb.mode != "disabled":
             import wandb as client
 
@@ -105,13 +80,13 @@ class Run:
                 mode=wandb.mode,  # type: ignore[arg-type]  # Hydra's configurations have no literals
                 dir=folder,
                 name=folder.name,
-                config=_plain(asdict(config)),
+                config=_plain(settings),
             )
         return run
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Announces a stage and takes its time; a resumed run adds to that of its earlier parts."""
+        """Announces a stage and takes its time; what a killed one had taken is lost, an interrupted one adds up."""
         print(f"== {name}", flush=True)
         start, before = time.perf_counter(), self.seconds.get(name, 0.0)
         try:
@@ -181,7 +156,7 @@ def digest(settings: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(material(settings), sort_keys=True, default=str).encode()).hexdigest()[:8]
 
 
-def check(folder: Path, config: Any, inputs: dict[str, str]) -> None:
+def check(folder: Path, settings: dict[str, Any], inputs: dict[str, str]) -> None:
     """Refuses to continue or show a run of other settings, or of other episodes or another critic at the same place.
 
     Raises:
@@ -190,7 +165,7 @@ def check(folder: Path, config: Any, inputs: dict[str, str]) -> None:
     if not (folder / "config.yaml").exists():
         return
     before = material(yaml.safe_load((folder / "config.yaml").read_text()))
-    now = material(yaml.safe_load(yaml.safe_dump(_plain(asdict(config)))))
+    now = material(yaml.safe_load(yaml.safe_dump(_plain(settings))))
     before |= {f"input {name}": value for name, value in _read_json(folder / "versions.json").get("inputs", {}).items()}
     now |= {f"input {name}": value for name, value in inputs.items()}
     for name in sorted(before.keys() | now.keys()):

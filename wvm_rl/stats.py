@@ -15,6 +15,20 @@ def wilson(successes: int, count: int) -> tuple[float, float]:
     return float(interval.low), float(interval.high)
 
 
+def success_interval(success: np.ndarray) -> tuple[float, float]:
+    """95 % interval of the success rate of rollouts [S,I] of S training seeds: Wilson's for one seed.
+
+    For several the wider of Wilson's, which takes all rollouts for independent, and the crossed bootstrap's, which
+    collapses where all agree.
+    """
+    success = np.asarray(success)
+    low, high = wilson(int(success.sum()), success.size)
+    if len(success) == 1:
+        return low, high
+    _, *crossed = crossed_mean(success)
+    return min(low, crossed[0]), max(high, crossed[1])
+
+
 def crossed_mean(values: np.ndarray, seed: int = 0) -> tuple[float, float, float]:
     """Mean of rollouts [S,I] of S training seeds from the same I initial states, and its 95 % interval.
 

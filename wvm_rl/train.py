@@ -4,13 +4,13 @@ python -m wvm_rl.train agent=awr env=lift policy=flow value=wvm seed=0
 """
 
 import os
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from omegaconf import OmegaConf
 
-from agents import AGENTS, POLICIES
 from agents.acting import actor
 from agents.base import Columns, effective_fraction
 from agents.chunks import build
@@ -24,17 +24,25 @@ from wvm_rl.advantage import advantage, shuffled
 from wvm_rl.config import GROUPS, TrainConfig, run_name
 from wvm_rl.data.episodes import Dataset
 from wvm_rl.errors import InputError
+from wvm_rl.files import exclusive
 from wvm_rl.films import films
 from wvm_rl.label import label
 from wvm_rl.runs import Run, check, read_summary, show
-from wvm_rl.stats import wilson
-from wvm_rl.values import VALUES
+from wvm_rl.stats import success_interval
+from wvm_rl.values.base import Source
 from wvm_rl.values.wvm import Wvm
 
 
 def main(config: TrainConfig, folder: Path) -> None:
     """Runs the job, continues an interrupted one, or shows a finished one."""
-    data = config.data
+    source, data = config.value.source(), config.data
+    if isinstance(source, Wvm) and data.fps != source.critic.fps:
+        raise InputError(f"data.fps={data.fps}: value=wvm reads {source.critic.fps:g} frames a second")
+    if config.value.shuffle and not config.agent.reads_advantage:
+        raise InputError("value.shuffle=true: this agent does not read advantages, shuffled ones would change nothing")
+    view: dict[str, Any] = (
+        {"camera": source.critic.camera, "size": source.critic.size} if isinstance(source, Wvm) else {}
+    )
     settings = CollectConfig(
         env=config.env,
         recipe=data.recipe,
@@ -43,19 +51,23 @@ def main(config: TrainConfig, folder: Path) -> None:
         fps=data.fps,
         root=data.root,
         workers=data.workers,
+        **view,
     )
-    source = config.value.source()
-    if isinstance(source, Wvm) and data.fps != source.critic.fps:
-        raise InputError(f"data.fps={data.fps}: value=wvm reads {source.critic.fps:g} frames a second")
-    if config.value.shuffle and not config.agent.reads_advantage:
-        raise InputError("value.shuffle=true: this agent does not read advantages, shuffled ones would change nothing")
     inputs = {"episodes": dataset_path(settings).name, "values": source.fingerprint}
-    check(folder, config, inputs)
-    if summary := read_summary(folder):
-        print("this run is finished; delete its folder to run it again")
-        return show(summary, folder)
+    check(folder, described(config), inputs)
+    with exclusive(folder / "run"):
+        if summary := read_summary(folder):
+            print("this run is finished; delete its folder to run it again")
+        else:
+            summary = pipeline(config, folder, settings, source, inputs)
+    show(summary, folder)
 
-    run = Run.open(folder, config, config.wandb, inputs)
+
+def pipeline(
+    config: TrainConfig, folder: Path, settings: CollectConfig, source: Source, inputs: dict[str, str]
+) -> dict[str, Any]:
+    """Episodes -> values -> columns -> policy -> rollouts; returns the summary."""
+    run = Run.open(folder, described(config), config.wandb, inputs)
     if isinstance(source, Wvm):
         run.mirror_text("critic", source.critic.card)
     with run.stage("episodes"):
@@ -88,7 +100,13 @@ def main(config: TrainConfig, folder: Path) -> None:
             films(folder / "videos", config.env, config.value, recordings)
     summary = summarise(config, columns, rows, inputs, run.seconds)
     run.finish(summary)
-    show(summary, folder)
+    return summary
+
+
+def described(config: TrainConfig) -> dict[str, Any]:
+    """The content of `config.yaml`: which choice of every group, and all settings."""
+    choices = {group: _choice(registry, getattr(config, group)) for group, registry in GROUPS.items()}
+    return {"choices": choices, **asdict(config)}
 
 
 def evaluate(config: TrainConfig, trained: Trained, columns: list[Columns]) -> tuple[list[dict], dict[int, Recording]]:
@@ -116,22 +134,24 @@ def summarise(
     config: TrainConfig, columns: list[Columns], rows: list[dict], inputs: dict[str, str], seconds: dict[str, float]
 ) -> dict[str, Any]:
     """The content of `summary.json`."""
-    success, in_budget = ([row[name] for row in rows] for name in ("success", "success_in_budget"))
+    success, in_budget = (
+        np.reshape([row[name] for row in rows], (config.seeds, -1)) for name in ("success", "success_in_budget")
+    )
     times = [row["seconds"] for row in rows if row["success"]]
     return {
         "env": config.env.name,
-        "agent": _choice(AGENTS, config.agent),
-        "policy": _choice(POLICIES, config.policy),
-        "value": _choice(VALUES, config.value) + (" (shuffled)" if config.value.shuffle else ""),
+        "agent": _choice(GROUPS["agent"], config.agent),
+        "policy": _choice(GROUPS["policy"], config.policy),
+        "value": _choice(GROUPS["value"], config.value) + (" (shuffled)" if config.value.shuffle else ""),
         "recipe": config.data.recipe.name,
         "episodes": config.data.episodes,
         "seed": config.seed,
         "seeds": config.seeds,
         "rollouts": len(rows),
         "success_rate": float(np.mean(success)),
-        "success_ci95": wilson(sum(success), len(success)),
+        "success_ci95": success_interval(success),
         "success_in_budget": float(np.mean(in_budget)),
-        "success_in_budget_ci95": wilson(sum(in_budget), len(rows)),
+        "success_in_budget_ci95": success_interval(in_budget),
         "median_seconds_to_success": float(np.median(times)) if times else None,
         "samples": len(columns[0].weight),
         "kept_fraction": float(np.mean([each.weight > 0 for each in columns])),

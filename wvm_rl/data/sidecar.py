@@ -76,11 +76,12 @@ def read(path: Path, lengths: Sequence[int], belongs: dict[str, Any]) -> list[Tr
     Raises:
         InputError: the file is no sidecar of this program, or its rows are not those of such episodes.
     """
-    if not path.exists():
-        return None
     try:
-        table = pq.read_table(path)
+        with path.open("rb") as file:  # opened once: another process may put a new file in its place
+            table = pq.read_table(file)
         notes = json.loads((table.schema.metadata or {})[NOTES])
+    except FileNotFoundError:
+        return None
     except (OSError, KeyError, ValueError) as error:
         raise InputError(f"{path} is not a value sidecar of this program: move or delete it") from error
     if notes != belongs:

@@ -76,6 +76,7 @@ class Stages:
     def __init__(self, config: StagesConfig, films: Corpus, root: Path):
         self.config, self.films, self.root = config, films, root
         self.codec, self.model = Codec(config.wvm), WorldValueModel(config.wvm)
+        self.text = np.stack([self.model.tokenize(instruction) for instruction in films.instructions])
         preset: TinyConfig = config.wvm
         self.vae_meta = {
             "films": films.fingerprint,
@@ -144,10 +145,9 @@ class Stages:
     def wvm(self, pool: Pool, held_out: Pool) -> dict[str, np.ndarray]:
         """Trains both streams on the pool."""
         config, folder, model = self.config, self.folder("wvm", self.model_meta), self.model
-        table = np.stack([model.tokenize(instruction) for instruction in self.films.instructions])
 
         def batches(step: int) -> dict[str, np.ndarray]:
-            return {**pool.batch(shuffled_rows(len(pool), config.seed, step, config.model.batch)), "text": table}
+            return {**pool.batch(shuffled_rows(len(pool), config.seed, step, config.model.batch)), "text": self.text}
 
         def loss(params: Any, batch: dict[str, Any], key: Any) -> Any:
             return model.loss(params, batch, key, config.loss)
@@ -157,7 +157,7 @@ class Stages:
 
         def check(params: Any) -> dict[str, float]:
             """Root mean square error on held-out windows, given the true prefix."""
-            tokens, error = table[probe["instruction"]], []
+            tokens, error = self.text[probe["instruction"]], []
             for at in range(0, len(held_out), CHUNK_WINDOWS):
                 part = slice(at, at + CHUNK_WINDOWS)
                 current = probe["current"][part].astype(np.float32)

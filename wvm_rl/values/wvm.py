@@ -77,5 +77,8 @@ class WvmConfig(ValueConfig):
     def source(self) -> Wvm:
         from wvm_rl.model.critic import Critic  # the other sources need no JAX
 
-        shipped = SHIPPED / self.critic
-        return Wvm(Critic.load(shipped if shipped.is_dir() else Path(self.critic)))
+        shipped = {path.name: path for path in SHIPPED.iterdir()}
+        folder = shipped.get(self.critic, Path(self.critic).expanduser())
+        if not folder.is_dir():
+            raise InputError(f"critic={self.critic} is neither a folder nor a shipped critic: {', '.join(shipped)}")
+        return Wvm(Critic.load(folder))

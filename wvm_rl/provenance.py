@@ -1,0 +1,32 @@
+"""Where results come from."""
+
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "chex", "numpy", "mujoco", "robosuite", "h5py")
+
+
+def provenance() -> dict[str, Any]:
+    """Where results come from: command, commit (with `+` if the tree is changed), Python and package versions."""
+    here = Path(__file__).parent
+
+    def git(*command: str) -> str:
+        try:
+            return subprocess.run(
+                ["git", *command], cwd=here, capture_output=True, text=True, check=True
+            ).stdout.strip()
+        except (OSError, subprocess.CalledProcessError):
+            return ""
+
+    commit = git("rev-parse", "HEAD") or "unknown"
+    module = sys.modules["__main__"].__spec__
+    command = " ".join(["python", "-m", module.name if module else Path(sys.argv[0]).name, *sys.argv[1:]])
+    return {
+        "command": command,
+        "commit": commit + ("+" if git("status", "--porcelain") else ""),
+        "python": sys.version.split()[0],
+        **{name: version(name) for name in PACKAGES},
+    }
