@@ -50,16 +50,20 @@ class Transformer:
     params: Params
 
     @cached_property
-    def _forward(self) -> Any:
-        graph, head_dim = transformer_graph(self.config), self.config.attention_head_dim
+    def _graph(self) -> Graph:
+        return transformer_graph(self.config)
+
+    @cached_property
+    def _compiled(self) -> Any:
+        return jax.jit(self.forward)
+
+    def forward(self, params: Params, latents: Array, timestep: Array, text: Array) -> Array:
+        """The pure function of parameters and inputs, to be differentiated or compiled; timestep is [B,G]."""
         rows, columns = self.config.patch_size[1:]
-
-        def forward(params: Params, latents: Array, timestep: Array, text: Array) -> Array:
-            _, frames, height, width, _ = latents.shape
-            positions = rope.grid(list(range(frames)), height // rows, width // columns)
-            return graph.merge(params)(latents, timestep, text, rope.table(positions, head_dim))[0]
-
-        return jax.jit(forward)
+        _, frames, height, width, _ = latents.shape
+        positions = rope.grid(list(range(frames)), height // rows, width // columns)
+        table = rope.table(positions, self.config.attention_head_dim)
+        return self._graph.merge(params)(latents, timestep, text, table)[0]
 
     def __call__(self, latents: Array, timestep: Array, text: Array) -> Array:
         """Wan's convention: timestep 1000 is noise, 0 is data; the output estimates noise - data.
@@ -84,7 +88,7 @@ class Transformer:
                 f"latents of {frames}x{height}x{width} with {timestep.shape[1]} timesteps do not fit tokens of "
                 f"{rows}x{columns}: sides must be multiples, timesteps one a sample, a latent frame or a token"
             )
-        return self._forward(self.params, latents, timestep, text)
+        return self._compiled(self.params, latents, timestep, text)
 
 
 @dataclass
