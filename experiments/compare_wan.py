@@ -44,7 +44,6 @@ def reference() -> tuple[Any, Any]:
         import torch
     except ImportError as error:
         raise InputError(f"{error.name} is missing: pip install torch==2.13.0 diffusers") from error
-    torch.set_grad_enabled(True)
     return torch, diffusers
 
 
