@@ -1,6 +1,7 @@
 """What several tests share: simulation is slow, so episodes are collected once a session."""
 
 import ctypes.util
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -23,3 +24,13 @@ def lift_config(root: Path, **settings) -> CollectConfig:
 def lift_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Path of two expert episodes of lift. Read only: copy it to change it."""
     return collect(lift_config(tmp_path_factory.mktemp("lift")))
+
+
+@pytest.fixture(scope="module")
+def compile_quickly() -> Iterator[None]:
+    """For tests whose time is mostly compilation: do it badly."""
+    import jax
+
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)

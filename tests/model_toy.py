@@ -3,10 +3,10 @@
 import numpy as np
 
 from wvm_rl.data.windows import Film
-from wvm_rl.model.fit import FitConfig
 from wvm_rl.model.presets import TinyConfig
 from wvm_rl.model.stages import Corpus, StagesConfig
 from wvm_rl.model.text import ByteTextConfig
+from wvm_rl.model.training import FitConfig
 from wvm_rl.model.value_dit import ValueConfig
 from wvm_rl.model.wan.transformer import TransformerConfig
 from wvm_rl.model.wan.vae import VaeConfig

@@ -19,7 +19,7 @@ from wvm_rl.model.wvm import WorldValueModel
 @pytest.fixture(scope="module")
 def critic():
     """A critic with random weights everywhere, so that every input matters."""
-    config = CriticConfig(FORMAT, "toy", ["push right"], preset(), LatentStatistics([0.0] * 4, [0.3] * 4))
+    config = CriticConfig(FORMAT, "tiny", "toy", ["push right"], preset(), LatentStatistics([0.0] * 4, [0.3] * 4))
     rng = np.random.default_rng(0)
     shapes = {f"vae.{name}": shape for name, shape in Codec(config.model).graph.shapes.items()}
     shapes |= {f"wvm.{name}": shape for name, shape in WorldValueModel(config.model).graph.shapes.items()}
@@ -61,7 +61,7 @@ def test_one_value_a_frame_within_bounds(clips, values):
 def test_values_are_those_of_single_windows_in_order(critic, clips, values):
     """Inference by the definition, one window at a time."""
     frames, instruction = clips[2]
-    model, tokens = critic.model, critic.model.tokenize(instruction)[None]
+    model, tokens = critic.model, critic.model.config.text.tokenize(instruction)[None]
     encode = jax.jit(lambda shown: critic.codec.encode(critic.part("vae"), shown, critic.config.latents)[:, 1])
     predict = jax.jit(lambda current, prefix: model.predict(critic.part("wvm"), current, prefix, tokens)[0])
     sums, counts = np.zeros(len(frames) + 3), np.zeros(len(frames) + 3)  # from frame -3 on
@@ -126,7 +126,7 @@ def damaged(tmp_path, critic, change):
             r"wvm\.value\.place is .*\[5, 16\]",
         ),
         (lambda t, c: t.update({"wvm.value.place": np.full((4, 16), np.nan, np.float32)}), "not finite"),
-        (lambda t, c: c.update(format=99), "format 1"),
+        (lambda t, c: c.update(format=99), "format 2"),
         (lambda t, c: c["model"].update(depth=3), "unknown key depth of TinyConfig"),
         (lambda t, c: c["model"].pop("fps"), "missing key fps of TinyConfig"),
         (lambda t, c: c["model"]["value"].update(width="wide"), "expected int"),
@@ -152,5 +152,5 @@ def test_files_that_are_no_critic_are_refused(tmp_path, critic):
 def test_fingerprint_follows_weights_and_configuration(critic):
     params = {**critic.params, "wvm.value.place": critic.params["wvm.value.place"] + 1}
     assert Critic(critic.config, params).fingerprint != critic.fingerprint
-    other = CriticConfig(FORMAT, "elsewhere", [], critic.config.model, critic.config.latents)
+    other = CriticConfig(FORMAT, "tiny", "elsewhere", [], critic.config.model, critic.config.latents)
     assert Critic(other, critic.params).fingerprint != critic.fingerprint

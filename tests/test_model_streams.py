@@ -46,7 +46,7 @@ def outputs(world):
         return {
             "current": context,
             "future": streams.future_velocity(future, tau, text, context),
-            "value": streams.value_velocity(value, jnp.full((SIZE, 4), 0.3), text, context),
+            "value": streams.value_outputs(value, jnp.full((SIZE, 4), 0.3), text, context),
         }
 
     return run
@@ -82,7 +82,7 @@ def test_dropping_the_future_leaves_the_value(world, outputs):
     @jax.jit
     def without_future(current, value, text):
         streams = model.graph.merge(params)
-        return streams.value_velocity(value, jnp.full((SIZE, 4), 0.3), text, streams.context(current, text))
+        return streams.value_outputs(value, jnp.full((SIZE, 4), 0.3), text, streams.context(current, text))
 
     alone = without_future(inputs["current"], inputs["value"], inputs["text"])
     assert same(outputs(**inputs)["value"], alone)
@@ -136,7 +136,7 @@ def test_shift_favours_noise_as_wan():
 
 
 def batch_of(model, inputs):
-    tokens = np.stack([model.tokenize("lift the cube"), model.tokenize("stack the cubes")])
+    tokens = np.stack([model.config.text.tokenize("lift the cube"), model.config.text.tokenize("stack the cubes")])
     value = jax.nn.sigmoid(inputs["value"])
     return {
         "current": inputs["current"][:, 0],
@@ -153,9 +153,9 @@ def test_loss_of_a_silent_network_is_that_of_its_targets(world):
     batch, key = batch_of(model, inputs), jax.random.key(3)
     silent = model.graph.init(0)
     total, parts = jax.jit(lambda key: model.loss(silent, batch, key, LossConfig(video=0.5)))(key)
-    keys = jax.random.split(key, 6)
-    target = 2 * batch["value"] - 1 - jax.random.normal(keys[0], batch["value"].shape)
-    video = inputs["future"] - jax.random.normal(keys[4], inputs["future"].shape)
+    keys = jax.random.split(key, 5)
+    target = 2 * batch["value"] - 1 - jax.random.normal(jax.random.split(keys[2])[0], batch["value"].shape)
+    video = inputs["future"] - jax.random.normal(keys[3], inputs["future"].shape)
     np.testing.assert_allclose(parts["value"], jnp.square(target[:, 1:]).mean(), rtol=1e-5)
     np.testing.assert_allclose(parts["video"], jnp.square(video).mean(), rtol=1e-5)
     np.testing.assert_allclose(total, parts["value"] + 0.5 * parts["video"], rtol=1e-6)
@@ -176,7 +176,7 @@ def test_instructions_change_values(world):
     model, params, inputs = world
     predict = jax.jit(model.predict)
     prefix = jnp.full(SIZE, 0.5)
-    text = [np.stack([model.tokenize(words)] * SIZE) for words in ("lift the cube", "stack the cubes")]
+    text = [np.stack([model.config.text.tokenize(words)] * SIZE) for words in ("lift the cube", "stack the cubes")]
     values = [predict(params, inputs["current"][:, 0], prefix, tokens) for tokens in text]
     assert values[0].shape == (SIZE, 4)
     np.testing.assert_allclose(values[0][:, 0], 0.5)  # the given prefix

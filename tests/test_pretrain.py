@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,20 +17,16 @@ from tests.model_toy import corpus, stages
 from wvm_rl.data.windows import RewindConfig, Windows
 from wvm_rl.errors import InputError
 from wvm_rl.model import stages as module
-from wvm_rl.model.fit import FitConfig, Metrics, fit
+from wvm_rl.model.fit import Metrics, fit
 from wvm_rl.model.pool import CHUNK_WINDOWS, fill, shuffled_rows
-from wvm_rl.model.stages import train
+from wvm_rl.model.stages import Stages, train
+from wvm_rl.model.training import FitConfig, Training
 from wvm_rl.model.wvm import LossConfig
 
 LINE = FitConfig(steps=60, batch=4, learning_rate=0.2, warmup=5, average=0.5, save_every=20)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def compile_quickly() -> Iterator[None]:
-    """Most of these tests' time is compilation: do it badly."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
+pytestmark = pytest.mark.usefixtures("compile_quickly")
 
 
 class Killed(BaseException):
@@ -52,7 +47,7 @@ def line(folder, stop_at=None, poison_at=None, config=LINE):
         value = ((params["w"] * batch["x"] - 3 * batch["x"] - noise) ** 2).mean()
         return value, {"loss": value}
 
-    return fit("line", loss, lambda: {"w": jnp.zeros(())}, batches, config, 0, folder, {"line": 1})
+    return fit("line", Training(loss, config, 0), lambda: {"w": jnp.zeros(())}, batches, folder, {"line": 1})
 
 
 def rows(folder):
@@ -80,7 +75,7 @@ def test_nan_stops_with_the_step_and_keeps_a_sound_checkpoint(tmp_path):
 def test_foreign_checkpoint_is_refused(tmp_path):
     line(tmp_path)
     with pytest.raises(InputError, match="belongs to another run"):
-        fit("line", lambda *_: None, lambda: {"v": jnp.zeros(2)}, None, LINE, 0, tmp_path, {"line": 1})
+        fit("line", Training(lambda *_: None, LINE, 0), lambda: {"v": jnp.zeros(2)}, None, tmp_path, {"line": 1})
 
 
 def test_metrics_forget_half_written_rows(tmp_path):
@@ -140,7 +135,7 @@ def rows(size, seed, step, batch):
         os.kill(os.getpid(), signal.SIGKILL)
     return made(size, seed, step, batch)
 stages.shuffled_rows = rows
-stages.train(small(), corpus(), folder)
+stages.train(stages.Stages(small(), corpus(), folder))
 """
 
 
@@ -161,7 +156,7 @@ def test_killed_stages_resume_to_the_same_critic_and_are_made_once(tmp_path, mon
         return shuffled_rows(size, seed, step, batch)
 
     monkeypatch.setattr(module, "shuffled_rows", rows_of)
-    whole, scores = train(small(), corpus(), tmp_path / "whole")
+    whole, scores = train(Stages(small(), corpus(), tmp_path / "whole"))
     assert scores["wvm step"] == 40 and np.isfinite(scores["wvm held_out_rmse"]) and steps == list(range(40))
 
     command = [sys.executable, "-c", KILLED, str(tmp_path / "cut")]
@@ -169,5 +164,5 @@ def test_killed_stages_resume_to_the_same_critic_and_are_made_once(tmp_path, mon
     assert killed.returncode == -signal.SIGKILL
     for expected in (list(range(20, 40)), []):
         steps.clear()
-        resumed, _ = train(small(), corpus(), tmp_path / "cut")
+        resumed, _ = train(Stages(small(), corpus(), tmp_path / "cut"))
         assert steps == expected and resumed.fingerprint == whole.fingerprint

@@ -10,6 +10,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from wvm_rl import sharding
 from wvm_rl.errors import InputError
 from wvm_rl.files import atomic
 
@@ -27,15 +28,34 @@ def save(folder: Path | str, step: int, state: Any, meta: dict[str, Any]) -> Pat
         InputError: `folder` cannot be written to.
     """
     folder = Path(folder).absolute()
-    with atomic(folder / f"step_{step:09d}") as partial:
-        partial.mkdir()
-        with ocp.StandardCheckpointer() as checkpointer:
-            checkpointer.save(partial / "state", state)
+    if jax.process_count() == 1:
+        with atomic(folder / f"step_{step:09d}") as partial:
+            partial.mkdir()
+            _write(partial, step, state, meta)
+    else:  # every process writes its parts of the arrays into the same folder
+        partial = folder / f".partial-step_{step:09d}"
+        if sharding.is_first():
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir(parents=True)
+        sharding.meet(f"checkpoint {step} opened")
+        _write(partial, step, state, meta)
+        sharding.meet(f"checkpoint {step} written")
+        if sharding.is_first():
+            shutil.rmtree(folder / f"step_{step:09d}", ignore_errors=True)
+            partial.rename(folder / f"step_{step:09d}")
+        sharding.meet(f"checkpoint {step} named")
+    if sharding.is_first():
+        for stale in [*_steps(folder)[:-KEPT], *folder.glob(".partial-*")]:
+            shutil.rmtree(stale, ignore_errors=True)
+    return folder / f"step_{step:09d}"
+
+
+def _write(partial: Path, step: int, state: Any, meta: dict[str, Any]) -> None:
+    with ocp.StandardCheckpointer() as checkpointer:
+        checkpointer.save(partial / "state", state)
+    if sharding.is_first():
         note = {"step": step, "meta": meta, "leaves": _leaves(state)}
         (partial / "meta.json").write_text(json.dumps(note, indent=1, sort_keys=True))
-    for stale in [*_steps(folder)[:-KEPT], *folder.glob(".partial-*")]:
-        shutil.rmtree(stale, ignore_errors=True)
-    return folder / f"step_{step:09d}"
 
 
 def restore(folder: Path | str, like: Any, meta: dict[str, Any]) -> tuple[Any, int] | None:

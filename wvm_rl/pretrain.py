@@ -18,7 +18,8 @@ from wvm_rl.data.windows import Film, progress
 from wvm_rl.errors import InputError
 from wvm_rl.model.codec import fit_size
 from wvm_rl.model.presets import PRESETS
-from wvm_rl.model.stages import Corpus, StagesConfig, train
+from wvm_rl.model.stages import Corpus, Stages, StagesConfig, train
+from wvm_rl.sharding import HostsConfig, is_first
 
 
 @dataclass
@@ -47,7 +48,14 @@ class PretrainConfig(StagesConfig):
 
     defaults: list[Any] = field(default_factory=lambda: [{"wvm": "tiny"}, "_self_"])
     data: DataConfig = field(default_factory=DataConfig)
+    hosts: HostsConfig = field(default_factory=HostsConfig)
+    until: str = "wvm"  # pool: stops when the windows are encoded, which one host does | wvm: trains and exports
     out: str | None = None  # folder of the critic; null: `critics/<preset>-<fingerprint>` in the data folder
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.until not in ("pool", "wvm"):
+            raise InputError(f"until={self.until}: choose pool or wvm")
 
 
 def collect(config: PretrainConfig) -> list[Dataset]:
@@ -106,6 +114,7 @@ def main(config: PretrainConfig) -> None:
     from envs.cache import data_folder
 
     start = time.monotonic()
+    config.hosts.start()
     datasets = collect(config)
     films = corpus(datasets, config.wvm.size, config.data.held_out)
     data = {
@@ -116,9 +125,14 @@ def main(config: PretrainConfig) -> None:
         "fingerprint": films.fingerprint,
     }
     print(f"{data['episodes']}, {data['frames']} frames")
-    critic, scores = train(config, films, data_folder(config.data.root) / "pretrain")
-    preset = next(name for name, choice in PRESETS.items() if choice is type(config.wvm))
-    name = f"{preset}-{critic.fingerprint[:8]}"
+    stages = Stages(config, films, data_folder(config.data.root) / "pretrain")
+    if config.until == "pool":
+        stages.pools(*stages.vae())
+        return
+    critic, scores = train(stages)
+    if not is_first():
+        return
+    name = f"{critic.config.preset}-{critic.fingerprint[:8]}"
     out = Path(config.out).expanduser() if config.out else data_folder(config.data.root) / "critics" / name
     critic.card = write_card(critic, config.seed, data, scores, time.monotonic() - start)
     critic.save(out)

@@ -8,7 +8,7 @@ import numpy as np
 
 from wvm_rl.errors import InputError
 from wvm_rl.model.layers import Array
-from wvm_rl.model.presets import TinyConfig
+from wvm_rl.model.presets import WvmConfig
 from wvm_rl.model.wan.vae import Vae
 from wvm_rl.model.weights import Graph, Params
 
@@ -26,7 +26,7 @@ class LatentStatistics:
 class Codec:
     """Pure functions over the VAE's graph."""
 
-    def __init__(self, config: TinyConfig):
+    def __init__(self, config: WvmConfig):
         self.config = config
         self.graph = Graph(lambda rngs: Vae(config.vae, rngs=rngs))
 

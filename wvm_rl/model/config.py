@@ -9,15 +9,22 @@ from wvm_rl.errors import InputError
 T = TypeVar("T")
 
 
-def read(kind: type[T], content: dict[str, Any], source: str) -> T:
+def read(kind: type[T], content: dict[str, Any], source: str, **kinds: type) -> T:
     """Builds a (nested) dataclass from a dict that must name exactly its fields.
+
+    Args:
+        kind: the dataclass.
+        content: its fields.
+        source: named in errors.
+        kinds: narrower types of some of its fields.
 
     Raises:
         InputError: an unknown or missing key, or a value of another type, named with `source`.
     """
     if not isinstance(content, dict):
         raise InputError(f"{source}: expected the keys of {kind.__name__}, found {content!r}")
-    hints = typing.get_type_hints(kind)
+    known = typing.get_type_hints(kind) | kinds
+    hints = {each.name: known[each.name] for each in dataclasses.fields(kind)}  # type: ignore[arg-type]
     for key in sorted(content.keys() ^ hints.keys()):
         raise InputError(f"{source}: {'unknown' if key in content else 'missing'} key {key} of {kind.__name__}")
     return kind(**{key: _value(hints[key], content[key], f"{source}: {key}") for key in hints})

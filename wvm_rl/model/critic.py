@@ -17,10 +17,10 @@ from wvm_rl.model import weights
 from wvm_rl.model.codec import Codec, LatentStatistics
 from wvm_rl.model.config import read
 from wvm_rl.model.inference import Inference
-from wvm_rl.model.presets import TinyConfig
+from wvm_rl.model.presets import PRESETS, WvmConfig
 from wvm_rl.model.wvm import WorldValueModel
 
-FORMAT = 1  # of config.json
+FORMAT = 2  # of config.json
 
 
 @dataclass
@@ -28,9 +28,10 @@ class CriticConfig:
     """What config.json holds beside the weights."""
 
     format: int
+    preset: str  # whose sizes `model` has
     camera: str  # camera of the frames it was trained on
     instructions: list[str]  # that it was trained on
-    model: TinyConfig
+    model: WvmConfig
     latents: LatentStatistics
 
 
@@ -44,14 +45,20 @@ class Critic:
     def __init__(self, config: CriticConfig, params: dict[str, Any], card: str = ""):
         self.config, self.card = config, card
         self.codec, self.model = Codec(config.model), WorldValueModel(config.model)
-        self.params = {name: jnp.asarray(value) for name, value in params.items()}
+        self.params = {name: jnp.asarray(value, self.stored(name)) for name, value in params.items()}
+
+    def stored(self, name: str) -> Any:
+        """Type in which a parameter is kept, which costs no precision: see `WorldValueModel.stored`."""
+        part, _, rest = name.partition(".")
+        return self.model.stored(rest) if part == "wvm" else np.float32
 
     def part(self, name: str) -> weights.Params:
         """Parameters of `vae` or `wvm`."""
         return {key.removeprefix(f"{name}."): value for key, value in self.params.items() if key.startswith(f"{name}.")}
 
     @cached_property
-    def _inference(self) -> Inference:
+    def programs(self) -> Inference:
+        """Its compiled functions."""
         return Inference(self.codec, self.model, self.config.latents, self.part("vae"), self.part("wvm"))
 
     @property
@@ -77,7 +84,7 @@ class Critic:
     @property
     def fingerprint(self) -> str:
         """SHA-256 of weights and configuration, as far as they shape its values."""
-        shaping = asdict(self.config)
+        shaping = asdict(self.config) | {"model": self.config.model.shaping()}
         del shaping["instructions"]
         digest = hashlib.sha256(_json(shaping).encode())
         for name in sorted(self.params):
@@ -116,7 +123,9 @@ class Critic:
             raise InputError(f"{path}: cannot be read as JSON; give the folder of a critic") from error
         if not isinstance(content, dict) or content.get("format") != FORMAT:
             raise InputError(f"{path}: not the configuration of a critic of format {FORMAT}")
-        config = read(CriticConfig, content, str(path))
+        if content.get("preset") not in PRESETS:
+            raise InputError(f"{path}: preset {content.get('preset')} is unknown: choose one of {', '.join(PRESETS)}")
+        config = read(CriticConfig, content, str(path), model=PRESETS[content["preset"]])
         shapes = {**_named("vae", Codec(config.model).graph.shapes)}
         shapes |= _named("wvm", WorldValueModel(config.model).graph.shapes)
         channels = config.model.vae.z_dim
@@ -124,7 +133,12 @@ class Critic:
             raise InputError(f"{path}: latents needs {channels} means and standard deviations")
         card = Path(folder) / "README.md"
         text = card.read_text() if card.exists() else ""
-        return cls(config, weights.load(Path(folder) / "model.safetensors", shapes), text)
+        critic = cls(config, {}, text)
+        critic.params = {
+            name: jnp.asarray(value)
+            for name, value in weights.load(Path(folder) / "model.safetensors", shapes, critic.stored).items()
+        }
+        return critic
 
     # Values
 
@@ -143,7 +157,7 @@ class Critic:
         Raises:
             InputError: an episode shorter than a clip, or frames of another size.
         """
-        return self._inference.values(clips, batch)
+        return self.programs.values(clips, batch)
 
 
 def _named(prefix: str, shapes: dict[str, Any]) -> dict[str, Any]:

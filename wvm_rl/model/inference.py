@@ -49,7 +49,13 @@ class Overlap:
 
 
 class Inference:
-    """Compiled functions of fixed shapes, over the parameters of a VAE and a World Value Model."""
+    """Compiled functions of fixed shapes, over the parameters of a VAE and a World Value Model.
+
+    Attributes:
+        encode: (VAE's parameters, u8 clips [GROUP,5,H,W,3]) -> normalised latents [GROUP,2,h,w,z].
+        text: (model's parameters, tokenised instructions [N,...]) -> text tokens [N,L,D].
+        advance: `_segment`, of up to SEGMENT windows of every episode of a batch.
+    """
 
     def __init__(
         self,
@@ -60,9 +66,9 @@ class Inference:
         wvm: weights.Params,
     ):
         self.model, self._vae, self._wvm = model, vae, wvm
-        self._encode = jax.jit(partial(codec.encode, statistics=statistics))
-        self._text = jax.jit(lambda params, tokens: model.graph.merge(params).text(tokens))
-        self._advance = jax.jit(self._segment)
+        self.encode = jax.jit(partial(codec.encode, statistics=statistics))
+        self.text = jax.jit(lambda params, tokens: model.graph.merge(params).text(tokens))
+        self.advance = jax.jit(self._segment)
 
     def values(
         self, clips: Iterable[tuple[np.ndarray, str]], batch: int = 16
@@ -98,12 +104,13 @@ class Inference:
         """Advances every slot's episode by up to SEGMENT windows."""
         config = self.model.config
         latents = np.zeros((len(slots), SEGMENT, *config.latent), np.float32)
-        text = np.zeros((len(slots), config.text.tokens, config.transformer.text_dim), np.float32)
+        shown = next(track.text for track in slots if track is not None)
+        text = np.zeros((len(slots), *shown.shape), np.float32)
         for slot, track in enumerate(slots):
             if track is not None:
                 part = track.latents[track.at : track.at + SEGMENT]
                 latents[slot, : len(part)], text[slot] = part, track.text
-        states, prefixes = jax.device_get(self._advance(self._wvm, latents, text, state))
+        states, prefixes = jax.device_get(self.advance(self._wvm, latents, text, state))
         for slot, track in enumerate(slots):
             if track is not None:
                 track.collect(prefixes[:, :, slot], states[:, :, slot])
@@ -134,13 +141,13 @@ class Inference:
         latents = np.zeros((0, *self.model.config.latent), np.float32)
 
         def encode(group: np.ndarray) -> np.ndarray:
-            return np.asarray(self._encode(self._vae, group)[:, 1])
+            return np.asarray(self.encode(self._vae, group)[:, 1])
 
         for index, (frames, instruction) in enumerate(clips):
             if len(frames) < CLIP:
                 raise InputError(f"episode {index} has {len(frames)} frames, fewer than the {CLIP} of a clip: drop it")
             fitted = fit_size(frames, self.model.config.size)
-            text = np.asarray(self._text(self._wvm, self.model.tokenize(instruction)[None])[0])
+            text = np.asarray(self.text(self._wvm, self.model.config.text.tokenize(instruction)[None])[0])
             pending.append((len(frames), text))
             queue = np.concatenate([queue, fitted[rising(np.arange(len(frames)), len(frames))]])
             while len(queue) >= GROUP:

@@ -108,6 +108,15 @@ def fill(
     return Pool(**{name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in shapes})
 
 
+def finished(folder: Path) -> bool:
+    """Whether every window of a pool is encoded."""
+    try:
+        note = json.loads((folder / "progress.json").read_text())
+    except FileNotFoundError:
+        return False
+    return note["chunks"] * CHUNK_WINDOWS == note["size"]
+
+
 def _note(path: Path, chunks: int, size: int, meta: dict[str, Any]) -> None:
     with atomic(path) as partial:
         partial.write_text(json.dumps({"chunks": chunks, "size": size, "meta": meta}))

@@ -6,25 +6,30 @@ stage reuses the earlier ones.
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import PartitionSpec
 from omegaconf import MISSING
 
+from wvm_rl import sharding
 from wvm_rl.data.windows import Film, RewindConfig, Windows
 from wvm_rl.errors import InputError
 from wvm_rl.files import atomic
-from wvm_rl.model import weights
+from wvm_rl.model import lora, weights
 from wvm_rl.model.codec import Codec, LatentStatistics
 from wvm_rl.model.critic import FORMAT, Critic, CriticConfig
-from wvm_rl.model.fit import FitConfig, fit
-from wvm_rl.model.pool import CHUNK_WINDOWS, Pool, fill, shuffled_rows
-from wvm_rl.model.presets import TinyConfig
+from wvm_rl.model.fit import fit
+from wvm_rl.model.initial import PretrainedConfig
+from wvm_rl.model.pool import CHUNK_WINDOWS, Pool, fill, finished, shuffled_rows
+from wvm_rl.model.presets import PRESETS, WvmConfig
+from wvm_rl.model.training import FitConfig, Training
 from wvm_rl.model.wvm import LossConfig, WorldValueModel
+from wvm_rl.sharding import MeshConfig
 
 
 @dataclass
@@ -33,6 +38,7 @@ class StagesConfig:
 
     wvm: Any = MISSING  # preset
     seed: int = 0
+    pretrained: PretrainedConfig = field(default_factory=PretrainedConfig)
     windows: RewindConfig = field(default_factory=RewindConfig)
     kl: float = 1e-5  # weight of the VAE's divergence
     focus: float = 20.0  # how much more pixels count that differ from their scene's mean picture, see Codec.loss
@@ -42,6 +48,7 @@ class StagesConfig:
     model: FitConfig = field(
         default_factory=lambda: FitConfig(steps=1500, batch=64, learning_rate=1e-3, save_every=200)
     )
+    mesh: MeshConfig = field(default_factory=MeshConfig)  # devices that train the model
 
     def __post_init__(self) -> None:
         if self.pool < CHUNK_WINDOWS:
@@ -76,8 +83,9 @@ class Stages:
     def __init__(self, config: StagesConfig, films: Corpus, root: Path):
         self.config, self.films, self.root = config, films, root
         self.codec, self.model = Codec(config.wvm), WorldValueModel(config.wvm)
-        self.text = np.stack([self.model.tokenize(instruction) for instruction in films.instructions])
-        preset: TinyConfig = config.wvm
+        self.text = np.stack([config.wvm.text.tokenize(instruction) for instruction in films.instructions])
+        preset: WvmConfig = config.wvm
+        pretrained = config.pretrained.fingerprint()
         self.vae_meta = {
             "films": films.fingerprint,
             "size": preset.size,
@@ -87,11 +95,13 @@ class Stages:
             "focus": config.focus,
             "fit": _shaping(config.vae),
             "seed": config.seed,
+            "pretrained": pretrained.get("vae"),
         }
         self.pool_meta = {"vae": self.vae_meta, "count": config.pool}
         self.model_meta = {
             "pool": self.pool_meta,
-            "preset": asdict(preset),
+            "preset": preset.shaping(),
+            "pretrained": pretrained,
             "loss": asdict(config.loss),
             "fit": _shaping(config.model),
             "instructions": films.instructions,
@@ -102,8 +112,10 @@ class Stages:
         return self.root / f"{stage}-{hashlib.sha256(json.dumps(meta, sort_keys=True).encode()).hexdigest()[:10]}"
 
     def vae(self) -> tuple[dict[str, np.ndarray], LatentStatistics]:
-        """Trains the VAE and measures its latents."""
+        """Trains the VAE and measures its latents, or takes the published one."""
         config, folder = self.config, self.folder("vae", self.vae_meta)
+        if config.pretrained.path:
+            return config.pretrained.vae(config.wvm)
         windows = Windows(self.films.training, config.windows, config.seed + 1)
         backgrounds = self.films.backgrounds()
 
@@ -116,10 +128,9 @@ class Stages:
             return self.codec.loss(params, batch["frames"], batch["background"], key, config.kl, config.focus)
 
         start = partial(self.codec.graph.init, config.seed)
+        training = Training(loss, config.vae, config.seed)
         params = self._kept(
-            folder,
-            lambda: fit("vae", loss, start, batches, config.vae, config.seed, folder, self.vae_meta),
-            self.codec.graph.shapes,
+            folder, lambda: fit("vae", training, start, batches, folder, self.vae_meta), self.codec.graph.shapes
         )
         path = folder / "latents.json"
         if not path.exists():
@@ -142,6 +153,11 @@ class Stages:
         pool = fill(folder / "training", windows, encode, config.pool, latent, self.pool_meta)
         return pool, fill(folder / "held_out", check, encode, 4 * CHUNK_WINDOWS, latent, self.pool_meta)
 
+    @property
+    def encoded(self) -> bool:
+        """Whether the pools are complete, and so the VAE."""
+        return all(finished(self.folder("pool", self.pool_meta) / part) for part in ("training", "held_out"))
+
     def wvm(self, pool: Pool, held_out: Pool) -> dict[str, np.ndarray]:
         """Trains both streams on the pool."""
         config, folder, model = self.config, self.folder("wvm", self.model_meta), self.model
@@ -152,7 +168,7 @@ class Stages:
         def loss(params: Any, batch: dict[str, Any], key: Any) -> Any:
             return model.loss(params, batch, key, config.loss)
 
-        predict = jax.jit(model.predict)
+        predict = jax.jit(model.predict, out_shardings=PartitionSpec())
         probe = held_out.batch(np.arange(len(held_out)))
 
         def check(params: Any) -> dict[str, float]:
@@ -165,17 +181,29 @@ class Stages:
                 error.append(np.square(np.asarray(values)[:, 1:] - probe["value"][part, 1:]).mean())
             return {"held_out_rmse": float(np.sqrt(np.mean(error)))}
 
-        start = partial(model.graph.init, config.seed + 1)
-        return self._kept(
-            folder,
-            lambda: fit("wvm", loss, start, batches, config.model, config.seed + 1, folder, self.model_meta, check),
-            model.graph.shapes,
-        )
+        mesh = config.mesh.make()
+        training = Training(loss, config.model, config.seed + 1, mesh)
+        rank = config.wvm.transformer.lora_rank
+
+        def trains(name: str) -> bool:
+            return lora.trains(name) if rank else True
+
+        def start() -> Any:
+            params = config.pretrained.params(model, config.seed + 1, training.target)
+            return {name: value if trains(name) else value.astype(model.stored(name)) for name, value in params.items()}
+
+        def make() -> dict[str, np.ndarray]:
+            made = fit("wvm", training, start, batches, folder, self.model_meta, check, trains)
+            return {name: value.astype(np.float32) for name, value in made.items()}
+
+        return self._kept(folder, make, model.graph.shapes)
 
     def scores(self) -> dict[str, float]:
         """Last row of metrics of each finished training."""
         scores = {}
         for stage, meta in (("vae", self.vae_meta), ("wvm", self.model_meta)):
+            if stage == "vae" and self.config.pretrained.path:
+                continue
             row = json.loads((self.folder(stage, meta) / "metrics.jsonl").read_text().splitlines()[-1])
             scores |= {f"{stage} {name}": value for name, value in row.items() if name != "stage"}
         return scores
@@ -187,10 +215,12 @@ class Stages:
     def _kept(self, folder: Path, make: Any, shapes: dict[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
         """A finished stage's parameters, made once."""
         path = folder / "params.safetensors"
-        if not path.exists():
+        if not sharding.agreed(path.exists()):
             made = make()
-            with atomic(path) as part:
-                weights.save(part, made)
+            if sharding.is_first():
+                with atomic(path) as part:
+                    weights.save(part, made)
+            sharding.meet(f"{path} written")
         return weights.load(path, shapes)
 
 
@@ -198,13 +228,21 @@ def _shaping(config: FitConfig) -> dict[str, Any]:
     return {name: value for name, value in asdict(config).items() if name != "save_every"}
 
 
-def train(config: StagesConfig, films: Corpus, root: Path) -> tuple[Critic, dict[str, float]]:
-    """Runs or resumes every stage under `root`; returns the critic and the last metrics of each training."""
-    stages = Stages(config, films, root)
+def train(stages: Stages) -> tuple[Critic, dict[str, float]]:
+    """Runs or resumes every stage; returns the critic and the last metrics of each training.
+
+    Raises:
+        InputError: several hosts, and the windows are not encoded yet; or what a stage refuses.
+    """
+    config, films = stages.config, stages.films
+    if jax.process_count() > 1 and not stages.encoded:
+        raise InputError("the windows are not encoded yet: run the same command on one host first, with until=pool")
     vae, statistics = stages.vae()
     pool, held_out = stages.pools(vae, statistics)
     wvm = stages.wvm(pool, held_out)
     params = {f"vae.{name}": value for name, value in vae.items()}
-    params |= {f"wvm.{name}": value for name, value in wvm.items()}
-    critic = CriticConfig(FORMAT, films.camera, films.instructions, config.wvm, statistics)
+    params |= {f"wvm.{name}": value for name, value in lora.merged(wvm).items()}
+    preset = next(name for name, kind in PRESETS.items() if kind is type(config.wvm))
+    plain = replace(config.wvm, transformer=replace(config.wvm.transformer, lora_rank=0))
+    critic = CriticConfig(FORMAT, preset, films.camera, films.instructions, plain, statistics)
     return Critic(critic, params), stages.scores()

@@ -1,19 +1,39 @@
-"""Instructions as text tokens: a small trainable encoder of bytes, for presets without a language model.
+"""Instructions as text tokens: umT5's, precomputed, or a small encoder of bytes that is trained along.
 
-An encoder has `tokenize(instruction) -> array` (numpy, once an instruction) and is called with a stack of
-those, [N,...] -> [N,L,text_dim]. Instructions are few and repeat, so a batch carries a table of them and an
-index a sample.
+The configuration of an encoder turns an instruction into an array, `tokenize`, and builds the module, `encoder`,
+that turns a stack of those, [N,...], into text tokens [N,L,text_dim]. Instructions are few and repeat, so a batch
+carries a table of them and an index a sample.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar, Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import platformdirs
 from flax import nnx
+from safetensors import SafetensorError, safe_open
 
 from wvm_rl.errors import InputError
 from wvm_rl.model.layers import Array, Linear, layer_norm
+
+
+class TextConfig(Protocol):
+    """What every encoder's configuration offers."""
+
+    dtype: ClassVar[type]  # of one instruction's array
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of one instruction's array."""
+
+    def tokenize(self, instruction: str) -> np.ndarray:
+        """What the encoder reads of one instruction, `dtype` of `shape`."""
+
+    def encoder(self, text_dim: int, *, rngs: nnx.Rngs) -> nnx.Module:
+        """The module: stacked `tokenize` [N,...] -> [N,L,text_dim]."""
 
 
 @dataclass
@@ -23,18 +43,27 @@ class ByteTextConfig:
     max_bytes: int = 64  # of an instruction
     width: int = 64
     tokens: int = 8  # text tokens an instruction becomes
+    dtype: ClassVar[type] = np.int32
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (self.max_bytes,)
 
-def tokenize(instruction: str, max_bytes: int) -> np.ndarray:
-    """UTF-8 bytes plus one, zero-padded: [max_bytes] i32.
+    def tokenize(self, instruction: str) -> np.ndarray:
+        """UTF-8 bytes plus one, zero-padded: [max_bytes] i32.
 
-    Raises:
-        InputError: the instruction is longer.
-    """
-    data = instruction.encode()
-    if len(data) > max_bytes:
-        raise InputError(f"instruction `{instruction}` has {len(data)} bytes, this model reads {max_bytes}: shorten it")
-    return np.array([byte + 1 for byte in data] + [0] * (max_bytes - len(data)), np.int32)
+        Raises:
+            InputError: the instruction is longer.
+        """
+        data = instruction.encode()
+        if len(data) > self.max_bytes:
+            raise InputError(
+                f"instruction `{instruction}` has {len(data)} bytes, this model reads {self.max_bytes}: shorten it"
+            )
+        return np.array([byte + 1 for byte in data] + [0] * (self.max_bytes - len(data)), np.int32)
+
+    def encoder(self, text_dim: int, *, rngs: nnx.Rngs) -> "ByteText":
+        return ByteText(self, text_dim, rngs=rngs)
 
 
 class ByteText(nnx.Module):
@@ -59,3 +88,71 @@ class ByteText(nnx.Module):
         logits = jnp.where((tokens > 0)[:, None], logits, -1e9)
         mixed = jnp.einsum("nqb,nbd->nqd", jax.nn.softmax(logits, axis=-1), value)
         return self.out(mixed + self.queries[...])
+
+
+def default_cache() -> str:
+    """File of precomputed embeddings in the user's cache."""
+    return str(platformdirs.user_cache_path("wvm_rl") / "umt5.safetensors")
+
+
+@dataclass
+class Umt5TextConfig:
+    """Text tokens of Wan's own encoder, umT5-xxl, from a file that `python -m wvm_rl.embed` writes.
+
+    The file holds one array [n,width] an instruction, without padding.
+    """
+
+    file: str = field(default_factory=default_cache)
+    tokens: int = 64  # read of an instruction; the zeros Wan pads with follow (see TransformerConfig.text_length)
+    width: int = 4096
+    dtype: ClassVar[type] = np.float32
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (self.tokens + 1, self.width)
+
+    def __post_init__(self) -> None:
+        if min(self.tokens, self.width) < 1:
+            raise InputError(f"tokens={self.tokens} and width={self.width} of the text must be at least 1")
+
+    def tokenize(self, instruction: str) -> np.ndarray:
+        """Embeddings and the zeros behind them, [tokens+1,width] f32.
+
+        Raises:
+            InputError: no such file, or it lacks the instruction, or the instruction is longer.
+        """
+        path = Path(self.file).expanduser()
+        remedy = f"run `python -m wvm_rl.embed file={path} \"instructions=['{instruction}']\"`"
+        if not path.exists():
+            raise InputError(f"{path}: no precomputed text embeddings: {remedy}")
+        try:
+            with safe_open(path, "numpy") as file:
+                if instruction not in file.keys():  # noqa: SIM118, not a dict
+                    raise InputError(f"{path} has no embedding of `{instruction}`: {remedy}")
+                found = file.get_tensor(instruction)
+        except (OSError, SafetensorError) as error:
+            raise InputError(f"{path}: not a whole safetensors file ({error}): {remedy} anew") from error
+        if found.ndim != 2 or found.shape[1] != self.width or found.dtype != np.float32:
+            raise InputError(
+                f"{path}: `{instruction}` is {found.dtype}{list(found.shape)}, expected float32[n, {self.width}]: "
+                f"{remedy} anew"
+                f"{remedy} anew"
+            )
+        if len(found) > self.tokens:
+            raise InputError(
+                f"instruction `{instruction}` has {len(found)} tokens, this model reads {self.tokens}: shorten it"
+            )
+        return np.pad(found, ((0, self.tokens + 1 - len(found)), (0, 0)))
+
+    def encoder(self, text_dim: int, *, rngs: nnx.Rngs) -> "GivenText":
+        if text_dim != self.width:
+            raise InputError(f"text.width={self.width} must equal transformer.text_dim={text_dim}")
+        return GivenText()
+
+
+class GivenText(nnx.Module):
+    """Tokens that are embeddings already."""
+
+    def __call__(self, tokens: Array) -> Array:
+        """[N,L,text_dim] as they are."""
+        return tokens

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from wvm_rl.errors import InputError
+from wvm_rl.model.heads import HEADS
 from wvm_rl.model.layers import Array, Linear
 from wvm_rl.model.wan.rope import Rope
 from wvm_rl.model.wan.transformer import BlockSize, Conditioner, Head, KeyValue, Stack, TransformerConfig
@@ -20,14 +21,17 @@ class ValueConfig:
     cross_heads: int = 8  # heads of the attention to text
     cross_head_dim: int = 64
     ffn_dim: int = 14336
+    head: str = "flow"  # flow | hl_gaussian | regression, see `wvm_rl.model.heads`
 
     def __post_init__(self) -> None:
+        if self.head not in HEADS:
+            raise InputError(f"value.head={self.head}: choose one of {', '.join(HEADS)}")
         if min(self.width, self.cross_heads, self.cross_head_dim, self.ffn_dim) < 1:
             raise InputError("every size of the value stream must be at least 1")
 
 
 class ValueTransformer(nnx.Module):
-    """Value tokens, their timesteps, text and the current video tokens' keys and values in; velocity out.
+    """Value tokens, their timesteps, text and the current video tokens' keys and values in; what the head reads out.
 
     Queries, keys and values of the joint self-attention are projected from the stream's width to the video
     width and back, so a value token attends to value tokens and current video tokens alike. A learned vector a
@@ -48,13 +52,14 @@ class ValueTransformer(nnx.Module):
             ffn=config.ffn_dim,
             eps=video.eps,
             dtype=dtype,
+            text_length=video.text_length,
         )
         self.stack = Stack(video.num_layers, size, video.unroll, video.remat, rngs=rngs)
-        self.head = Head(width, 1, video.eps, rngs=rngs)
+        self.head = Head(width, HEADS[config.head].outputs, video.eps, rngs=rngs)
 
     def __call__(self, values: Array, timestep: Array, text: Array, rope: Rope, context: KeyValue) -> Array:
-        """[B,h] noised values, [B,h] timesteps (Wan's: 1000 noise, 0 data), text [B,L,text_dim] -> [B,h]."""
+        """[B,h] noised values, [B,h] timesteps (Wan's: 1000 noise, 0 data), text [B,L,text_dim] -> [B,h,outputs]."""
         embedding, modulation = self.conditioner.time(timestep)
         x = self.embedding(values[..., None]) + self.place[...]
         x, _ = self.stack(x, modulation, self.conditioner.text(text), rope, context)
-        return self.head(x, embedding)[..., 0]
+        return self.head(x, embedding)

@@ -3,7 +3,7 @@
 A module's graph is split off once; a name is the path of an array in it, joined by dots.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from safetensors.numpy import save_file
 from wvm_rl.errors import InputError
 
 Params = dict[str, jax.Array]
+Target = Callable[[str, tuple[int, ...]], Any]  # sharding of the parameter of a name and shape
 
 
 class Graph:
@@ -27,15 +28,25 @@ class Graph:
         leaves, self._tree = jax.tree_util.tree_flatten_with_path(state)
         self.shapes = {_name(path): tuple(leaf.shape) for path, leaf in leaves}
 
-    def init(self, seed: int) -> Params:
-        """Fresh parameters, f32."""
+    def init(self, seed: int, target: Target | None = None, names: Iterable[str] | None = None) -> Params:
+        """Fresh parameters, f32.
 
-        def draw(key: jax.Array) -> list[jax.Array]:
-            return jax.tree.leaves(nnx.state(self._make(nnx.Rngs(params=key))))
+        Args:
+            seed: of all draws; a parameter's does not depend on which others are asked for.
+            target: where each is made; None leaves it to JAX.
+            names: of the parameters wanted; None for all.
+        """
+        wanted = self.shapes.keys() if names is None else list(names)
+
+        def draw(key: jax.Array) -> Params:
+            leaves = jax.tree.leaves(nnx.state(self._make(nnx.Rngs(params=key))))
+            params = dict(zip(self.shapes, leaves))
+            return {name: params[name] for name in wanted}
 
         # Hundreds of small draws run once: compiling them well takes five times as long as running them.
-        quick = jax.jit(draw, compiler_options={"xla_backend_optimization_level": 0})
-        return dict(zip(self.shapes, quick(jax.random.key(seed))))
+        options = {"xla_backend_optimization_level": 0}
+        layout = {name: target(name, self.shapes[name]) for name in wanted} if target else None
+        return jax.jit(draw, out_shardings=layout, compiler_options=options)(jax.random.key(seed))
 
     def merge(self, params: Params) -> Any:
         """The module carrying `params`, which may be tracers."""
@@ -51,8 +62,15 @@ def save(path: Path, params: dict[str, Any]) -> None:
     save_file({name: np.ascontiguousarray(params[name]) for name in sorted(params)}, path)
 
 
-def load(path: Path, shapes: dict[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
-    """Reads a safetensors file that must hold exactly the arrays named in `shapes`, f32.
+def load(
+    path: Path, shapes: dict[str, tuple[int, ...]], stored: Callable[[str], Any] = lambda name: np.float32
+) -> dict[str, np.ndarray]:
+    """Reads a safetensors file that must hold exactly the arrays named in `shapes`.
+
+    Args:
+        path: of the file.
+        shapes: by name.
+        stored: name -> type; f32 unless told otherwise.
 
     Raises:
         InputError: no such file, not safetensors, or a tensor unknown, missing, misshaped or not finite, by name.
@@ -73,10 +91,11 @@ def load(path: Path, shapes: dict[str, tuple[int, ...]]) -> dict[str, np.ndarray
         )
     for name, shape in shapes.items():
         tensor = found[name]
-        if tensor.shape != shape or tensor.dtype != np.float32:
+        kind = np.dtype(stored(name))
+        if tensor.shape != shape or tensor.dtype != kind:
             raise InputError(
-                f"{path}: {name} is {tensor.dtype}{list(tensor.shape)}, its config needs float32{list(shape)}"
+                f"{path}: {name} is {tensor.dtype}{list(tensor.shape)}, its config needs {kind}{list(shape)}"
             )
-        if not np.isfinite(tensor).all():
+        if not np.isfinite(tensor.astype(np.float32)).all():
             raise InputError(f"{path}: {name} has values that are not finite: export the critic again")
     return found

@@ -22,9 +22,9 @@ from flax import nnx
 
 from wvm_rl.errors import InputError
 from wvm_rl.model import flow
+from wvm_rl.model.heads import HEADS, Network, ValueHead
 from wvm_rl.model.layers import Array
-from wvm_rl.model.presets import CHUNK, TinyConfig
-from wvm_rl.model.text import ByteText, tokenize
+from wvm_rl.model.presets import CHUNK, WvmConfig
 from wvm_rl.model.value_dit import ValueTransformer
 from wvm_rl.model.wan import rope
 from wvm_rl.model.wan.transformer import KeyValue, WanTransformer
@@ -36,10 +36,10 @@ CURRENT, FUTURE = 0.0, 1.0  # temporal positions of the two latents; only their 
 class Streams(nnx.Module):
     """Video stream, value stream and instruction encoder."""
 
-    def __init__(self, config: TinyConfig, *, rngs: nnx.Rngs):
+    def __init__(self, config: WvmConfig, *, rngs: nnx.Rngs):
         self.video = WanTransformer(config.transformer, rngs=rngs)
         self.value = ValueTransformer(config.value, config.transformer, CHUNK, rngs=rngs)
-        self.text = ByteText(config.text, config.transformer.text_dim, rngs=rngs)
+        self.text = config.text.encoder(config.transformer.text_dim, rngs=rngs)
         self.cells = (config.latent[0] // self.video.patch[0], config.latent[1] // self.video.patch[1])
         self.head_dim = config.transformer.attention_head_dim
 
@@ -65,8 +65,8 @@ class Streams(nnx.Module):
 
         return flow.through_wan(forward, noisy, tau)
 
-    def value_velocity(self, noisy: Array, tau: Array, text: Array, context: KeyValue) -> Array:
-        """Noised value tokens [B,h] in [-1,1] at tau [B,h] -> their velocity."""
+    def value_outputs(self, noisy: Array, tau: Array, text: Array, context: KeyValue) -> Array:
+        """Noised values [B,h] in [-1,1] at tau [B,h] -> what the head reads, signed as velocities, [B,h,outputs]."""
 
         def forward(y: Array, timestep: Array) -> Array:
             return self.value(y, timestep, text, self._value_rope(), context)
@@ -94,13 +94,16 @@ class LossConfig:
 class WorldValueModel:
     """Pure functions of (params, inputs) over the streams' graph, ready for `jax.jit`."""
 
-    def __init__(self, config: TinyConfig):
+    def __init__(self, config: WvmConfig):
         self.config = config
         self.graph = Graph(lambda rngs: Streams(config, rngs=rngs))
+        self.head: ValueHead = HEADS[config.value.head]()
 
-    def tokenize(self, instruction: str) -> np.ndarray:
-        """What the instruction encoder reads of one instruction."""
-        return tokenize(instruction, self.config.text.max_bytes)
+    def stored(self, name: str) -> np.dtype:
+        """Type in which a parameter can be kept without changing any result: that of the matmul it is cast for."""
+        parts = (".blocks.", ".conditioner.", ".patch_embedding.")
+        casts = name.endswith(".kernel") and any(part in name for part in parts)
+        return np.dtype(jnp.dtype(self.config.transformer.compute_dtype) if casts else jnp.float32)
 
     def loss(self, params: Params, batch: dict[str, Array], rng: Array, config: LossConfig) -> tuple[Array, dict]:
         """L_value + lambda * L_video (Eq. 6, 7) of one batch.
@@ -120,42 +123,35 @@ class WorldValueModel:
         future = batch["future"].astype(jnp.float32)[:, None]
         value = 2.0 * batch["value"].astype(jnp.float32) - 1.0
         size = value.shape[0]
-        keys = jax.random.split(rng, 6)
+        keys = jax.random.split(rng, 5)
         text = streams.text(batch["text"])[batch["instruction"]]
         context = streams.context(current, text)
 
         # Value: the first token is given clean, as at inference, or replaced at random.
-        noise = jax.random.normal(keys[0], value.shape)
-        drawn = flow.draw_tau(keys[1], (size, 1), config.shift)
-        tau = jnp.broadcast_to(drawn, value.shape).at[:, 0].set(1.0)
-        replaced = jax.random.bernoulli(keys[2], config.random_prefix, (size,))
-        prefix = jnp.where(replaced, jax.random.uniform(keys[3], (size,), minval=-1.0), value[:, 0])
-        noisy = flow.noised(value, noise, tau).at[:, 0].set(prefix)
-        error = streams.value_velocity(noisy, tau, text, context) - flow.velocity(value, noise)
-        value_loss = jnp.square(error[:, 1:]).mean()
+        replaced = jax.random.bernoulli(keys[0], config.random_prefix, (size,))
+        prefix = jnp.where(replaced, jax.random.uniform(keys[1], (size,), minval=-1.0), value[:, 0])
+        network = self._network(streams, text, context)
+        value_loss = self.head.loss(network, value, prefix, keys[2], config.shift).mean()
         if config.video == 0.0:
             return value_loss, {"loss": value_loss, "value": value_loss}
 
         # Video: the future latent with its own tau.
-        noise = jax.random.normal(keys[4], future.shape)
-        tau = flow.draw_tau(keys[5], (size, 1), config.shift)
+        noise = jax.random.normal(keys[3], future.shape)
+        tau = flow.draw_tau(keys[4], (size, 1), config.shift)
         error = streams.future_velocity(flow.noised(future, noise, tau), tau, text, context)
         video_loss = jnp.square(error - flow.velocity(future, noise)).mean()
         loss = value_loss + config.video * video_loss
         return loss, {"loss": loss, "value": value_loss, "video": video_loss}
 
     def values(self, params: Params, context: KeyValue, prefix: Array, text: Array, steps: int = 1) -> Array:
-        """Value chunks [B,4] in [0,1] by Euler steps from eps = 0, given prefix [B] in [0,1] as first token."""
-        streams: Streams = self.graph.merge(params)
-        clean = 2.0 * prefix[:, None] - 1.0
-        fixed = jnp.arange(CHUNK) == 0
+        """Value chunks [B,4] in [0,1], given prefix [B] in [0,1] as first token; `steps` of Euler for the flow head."""
+        network = self._network(self.graph.merge(params), text, context)
+        return jnp.clip((self.head.values(network, 2.0 * prefix - 1.0, CHUNK, steps) + 1.0) / 2.0, 0.0, 1.0)
 
-        def field(y: Array, tau: Array) -> Array:
-            times = jnp.broadcast_to(jnp.where(fixed, 1.0, tau), y.shape)
-            return jnp.where(fixed, 0.0, streams.value_velocity(y, times, text, context))
-
-        start = jnp.where(fixed, clean, jnp.zeros((prefix.shape[0], CHUNK)))
-        return jnp.clip((flow.euler(field, start, steps) + 1.0) / 2.0, 0.0, 1.0)
+    @staticmethod
+    def _network(streams: Streams, text: Array, context: KeyValue) -> Network:
+        """The value stream as heads see it."""
+        return lambda noisy, tau: streams.value_outputs(noisy, tau, text, context)
 
     def predict(self, params: Params, current: Array, prefix: Array, tokens: Array) -> Array:
         """Normalised current latents [B,h,w,z], prefix [B], tokenised instructions [B,...] -> values [B,4]."""

@@ -16,6 +16,7 @@ from wvm_rl.model.wan import published, rope
 from wvm_rl.model.wan.transformer import TransformerConfig, WanTransformer
 from wvm_rl.model.wan.vae import Vae, VaeConfig
 from wvm_rl.model.weights import Graph, Params
+from wvm_rl.sharding import placed
 
 # Keys of published configurations that only this value is supported of; null where the layout lacks them.
 TRANSFORMER_FIXED = {
@@ -159,7 +160,7 @@ def load_transformer(path: Path | str, dtype: Any = jnp.float32, sharding: Any =
         InputError: files that are missing or cut short, a configuration that is not this model's, tensors unknown,
             missing, misshaped, of another type or not finite, by name.
     """
-    folder = _folder(path, "transformer")
+    folder = folder_of(path, "transformer")
     config = _transformer_config(folder, dtype)
     weights, shapes = published.Weights(folder), transformer_graph(config).shapes
     layout = "original" if "head.head.weight" in weights else "diffusers"
@@ -192,7 +193,7 @@ def load_vae(path: Path | str, dtype: Any = jnp.float32) -> VideoVae:
     Raises:
         InputError: as `load_transformer`.
     """
-    folder = _folder(path, "vae")
+    folder = folder_of(path, "vae")
     content = _read(folder, VAE_FIXED)
     config = VaeConfig(**_known(folder, content, VaeConfig))
     statistics = []
@@ -207,6 +208,11 @@ def load_vae(path: Path | str, dtype: Any = jnp.float32) -> VideoVae:
     entries = published.vae_entries(shapes, config.num_res_blocks, layout)
     vae.params = _placed(weights.read(entries, shapes, dtype), None)
     return vae
+
+
+def stored_dtype(path: Path | str, part: str) -> Any:
+    """Type of the weights in a folder: of its first tensor; `load_transformer` and `load_vae` check the others."""
+    return published.Weights(folder_of(path, part)).dtype
 
 
 def save_vae(model: VideoVae, path: Path | str, layout: str = "diffusers") -> None:
@@ -227,14 +233,15 @@ def save_vae(model: VideoVae, path: Path | str, layout: str = "diffusers") -> No
     published.write(Path(path), entries, model.params, content)
 
 
-EXECUTION = ("compute_dtype", "unroll", "remat")  # settings of ours that no published configuration has
+# Settings of ours that no published configuration has.
+EXECUTION = ("compute_dtype", "unroll", "remat", "lora_rank", "text_length")
 
 
 def _patch(config: TransformerConfig) -> tuple[int, int]:
     return config.patch_size[1], config.patch_size[2]
 
 
-def _folder(path: Path | str, part: str) -> Path:
+def folder_of(path: Path | str, part: str) -> Path:
     """The folder itself, or the part of a diffusers pipeline in it."""
     folder = Path(path).expanduser()
     if not folder.is_dir():
@@ -274,10 +281,10 @@ def _transformer_config(folder: Path, dtype: Any) -> TransformerConfig:
     return TransformerConfig(**sizes | {"patch_size": list(sizes["patch_size"])}, compute_dtype=np.dtype(dtype).name)
 
 
-def _placed(arrays: Any, sharding: Any) -> Params:
+def _placed(arrays: Any, layout: Any) -> Params:
     """Arrays on devices, each let go of as soon as it is there."""
     params = {}
     for name, array in arrays:
-        target = sharding(name, array.shape) if callable(sharding) else sharding
-        params[name] = jnp.asarray(array) if target is None else jax.device_put(array, target)
+        target = layout(name, array.shape) if callable(layout) else layout
+        params[name] = jnp.asarray(array) if target is None else placed(array, target)
     return params

@@ -4,6 +4,7 @@ Our parameters are stacked over layers, kernels are [..., inputs, outputs]; publ
 [outputs, inputs, ...]. A table of `Entry` says for every array of ours which tensors hold it.
 """
 
+import hashlib
 import json
 import math
 import re
@@ -22,6 +23,7 @@ from wvm_rl.files import atomic
 
 LAYOUTS = ("diffusers", "original")
 SHARD_BYTES = 5 * 2**30  # of one file
+SAMPLE = 65536  # bytes
 Shapes = dict[str, tuple[int, ...]]
 
 # Ours -> (diffusers, original).
@@ -178,6 +180,13 @@ class Weights:
     def __contains__(self, name: str) -> bool:
         return name in self._files
 
+    @property
+    def dtype(self) -> Any:
+        """Type of the first tensor."""
+        name, path = next(iter(self._files.items()))
+        with safe_open(path, "flax") as file:
+            return file.get_tensor(name).dtype
+
     def read(self, entries: list[Entry], shapes: Shapes, dtype: Any) -> Iterator[tuple[str, np.ndarray]]:
         """Our arrays, one at a time.
 
@@ -209,6 +218,19 @@ class Weights:
                     raise InputError(f"{self.folder}: {name} has values that are not finite: fetch it again")
                 tensors.append(tensor)
             yield entry.ours, entry.read(tensors, shapes[entry.ours])
+
+
+def fingerprint(folder: Path) -> str:
+    """Tells published weights apart without reading them whole: configuration, and size and samples of every file."""
+    digest = hashlib.sha256()
+    for path in [*sorted(folder.glob("*.json")), *sorted(folder.glob("*.safetensors"))]:
+        size = path.stat().st_size
+        digest.update(f"{path.name} {size} ".encode())
+        with path.open("rb") as file:
+            for at in range(0, size, max(SAMPLE, size // 64)):
+                file.seek(at)
+                digest.update(file.read(SAMPLE))
+    return digest.hexdigest()
 
 
 def write(folder: Path, entries: list[Entry], params: dict[str, Any], config: dict[str, Any]) -> None:

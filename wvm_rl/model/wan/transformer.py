@@ -13,8 +13,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
+from wvm_rl import sharding
 from wvm_rl.errors import InputError
 from wvm_rl.model.layers import Array, LayerNorm, Linear, RMSNorm, layer_norm
 from wvm_rl.model.wan.rope import Rope, rotate
@@ -39,6 +41,10 @@ class TransformerConfig:
     compute_dtype: str = "float32"  # inputs of matmuls: float32 | bfloat16; everything else is float32
     unroll: bool = False  # unroll the scan over layers: lets XLA drop what nobody reads, compiles slower
     remat: bool = False  # recompute a block in the backward pass instead of keeping its activations
+    lora_rank: int = 0  # of low-rank updates of the blocks' linear maps, which alone train then; 0: none
+    # Shorter texts stand for ones padded to this many tokens by repeats of their last one, which attention then counts
+    # as often: Wan pads to 512 without a mask, and equal tokens need no computing twice. 0: texts are taken as given.
+    text_length: int = 0
 
     def __post_init__(self) -> None:
         if self.patch_size[0] != 1 or len(self.patch_size) != 3:
@@ -49,6 +55,8 @@ class TransformerConfig:
             raise InputError(f"compute_dtype={self.compute_dtype}: choose float32 or bfloat16")
         if self.attention_head_dim % 2:
             raise InputError(f"attention_head_dim={self.attention_head_dim} must be even (rotary pairs)")
+        if min(self.lora_rank, self.text_length) < 0:
+            raise InputError(f"lora_rank={self.lora_rank} and text_length={self.text_length} must be 0 or more")
 
     @property
     def width(self) -> int:
@@ -68,27 +76,35 @@ class BlockSize:
     ffn: int
     eps: float
     dtype: Any
+    text_length: int
+    rank: int = 0  # of low-rank updates
 
 
-def attend(query: Array, key: Array, value: Array) -> Array:
-    """Softmax attention, f32 weights: [B,Q,H,d] with [B,K,H,d] -> [B,Q,H*d]."""
-    logits = jnp.einsum("bqhd,bkhd->bhqk", query, key) * query.shape[-1] ** -0.5
-    mixed = jnp.einsum("bhqk,bkhd->bqhd", jax.nn.softmax(logits, axis=-1), value)
+def attend(query: Array, key: Array, value: Array, repeats: int = 1) -> Array:
+    """Softmax attention, sums and weights f32, the last key counted `repeats` times.
+
+    [B,Q,H,d] with [B,K,H,d] -> [B,Q,H*d] f32.
+    """
+    logits = jnp.einsum("bqhd,bkhd->bhqk", query, key, preferred_element_type=jnp.float32) * query.shape[-1] ** -0.5
+    if repeats > 1:
+        logits = logits + np.log(np.array([1] * (key.shape[1] - 1) + [repeats], np.float32))
+    weights = jax.nn.softmax(logits, axis=-1).astype(value.dtype)
+    mixed = jnp.einsum("bhqk,bkhd->bqhd", weights, value, preferred_element_type=jnp.float32)
     return mixed.reshape(*mixed.shape[:2], -1)
 
 
 class Attention(nnx.Module):
     """Multi-head attention whose queries and keys are RMS-normed over all heads together."""
 
-    def __init__(self, width: int, heads: int, head_dim: int, eps: float, dtype: Any, *, rngs: nnx.Rngs):
+    def __init__(self, width: int, heads: int, head_dim: int, eps: float, dtype: Any, rank: int, *, rngs: nnx.Rngs):
         inner = heads * head_dim
-        self.to_q = Linear(width, inner, rngs=rngs, dtype=dtype)
-        self.to_k = Linear(width, inner, rngs=rngs, dtype=dtype)
-        self.to_v = Linear(width, inner, rngs=rngs, dtype=dtype)
-        self.to_out = Linear(inner, width, rngs=rngs, dtype=dtype)
+        self.to_q = Linear(width, inner, rngs=rngs, dtype=dtype, rank=rank)
+        self.to_k = Linear(width, inner, rngs=rngs, dtype=dtype, rank=rank)
+        self.to_v = Linear(width, inner, rngs=rngs, dtype=dtype, rank=rank)
+        self.to_out = Linear(inner, width, rngs=rngs, dtype=dtype, rank=rank)
         self.norm_q = RMSNorm(inner, eps=eps, rngs=rngs)
         self.norm_k = RMSNorm(inner, eps=eps, rngs=rngs)
-        self.heads, self.head_dim = heads, head_dim
+        self.heads, self.head_dim, self.dtype = heads, head_dim, dtype
 
     def _split(self, x: Array) -> Array:
         return x.reshape(*x.shape[:2], self.heads, self.head_dim)
@@ -96,26 +112,27 @@ class Attention(nnx.Module):
     def query(self, x: Array, rope: Rope | None) -> Array:
         """[B,S,width] -> [B,S,heads,head_dim]."""
         query = self._split(self.norm_q(self.to_q(x)))
-        return query if rope is None else rotate(query, rope)
+        return (query if rope is None else rotate(query, rope)).astype(self.dtype)
 
     def key_value(self, x: Array, rope: Rope | None) -> KeyValue:
         """[B,S,width] -> keys and values [B,S,heads,head_dim]."""
         key = self._split(self.norm_k(self.to_k(x)))
-        return key if rope is None else rotate(key, rope), self._split(self.to_v(x))
+        key = key if rope is None else rotate(key, rope)
+        return key.astype(self.dtype), self._split(self.to_v(x)).astype(self.dtype)
 
 
 class Block(nnx.Module):
     """Self-attention, cross-attention to text and feed-forward, the first and last modulated by the timestep."""
 
     def __init__(self, size: BlockSize, *, rngs: nnx.Rngs):
-        width, eps, dtype = size.width, size.eps, size.dtype
-        self.attn1 = Attention(width, size.heads, size.head_dim, eps, dtype, rngs=rngs)
+        width, eps, dtype, rank = size.width, size.eps, size.dtype, size.rank
+        self.attn1 = Attention(width, size.heads, size.head_dim, eps, dtype, rank, rngs=rngs)
         self.norm2 = LayerNorm(width, eps=eps, rngs=rngs)
-        self.attn2 = Attention(width, size.cross_heads, size.cross_head_dim, eps, dtype, rngs=rngs)
-        self.ffn_in = Linear(width, size.ffn, rngs=rngs, dtype=dtype)
-        self.ffn_out = Linear(size.ffn, width, rngs=rngs, dtype=dtype)
+        self.attn2 = Attention(width, size.cross_heads, size.cross_head_dim, eps, dtype, rank, rngs=rngs)
+        self.ffn_in = Linear(width, size.ffn, rngs=rngs, dtype=dtype, rank=rank)
+        self.ffn_out = Linear(size.ffn, width, rngs=rngs, dtype=dtype, rank=rank)
         self.scale_shift_table = nnx.Param(jax.random.normal(rngs.params(), (6, width)) * width**-0.5)
-        self.eps = eps
+        self.eps, self.text_length = eps, size.text_length
 
     def __call__(
         self, x: Array, modulation: Array, text: Array, rope: Rope, context: KeyValue | None
@@ -131,7 +148,8 @@ class Block(nnx.Module):
         x = gated(x, self.attn1.to_out(attend(self.attn1.query(own, rope), key, value)), gate1)
 
         query = self.attn2.query(self.norm2(x), None)
-        x = x + self.attn2.to_out(attend(query, *self.attn2.key_value(text, None)))
+        repeats = max(1, self.text_length - text.shape[1] + 1)
+        x = x + self.attn2.to_out(attend(query, *self.attn2.key_value(text, None), repeats))
 
         hidden = jax.nn.gelu(self.ffn_in(modulate(x, shift2, scale2, self.eps)), approximate=True)
         return gated(x, self.ffn_out(hidden), gate2), key_value
@@ -164,7 +182,8 @@ class Stack(nnx.Module):
         graphdef, params = nnx.split(self.blocks)
 
         def layer(x: Array, inputs: tuple[Any, KeyValue | None]) -> tuple[Array, KeyValue]:
-            return nnx.merge(graphdef, inputs[0])(x, modulation, text, rope, inputs[1])
+            block = nnx.merge(graphdef, sharding.gathered(inputs[0]))
+            return block(sharding.over_batch(x), modulation, text, rope, inputs[1])
 
         step = jax.checkpoint(layer) if self.remat else layer
         return jax.lax.scan(step, x, (params, context), unroll=self.unroll)
@@ -187,11 +206,12 @@ class Conditioner(nnx.Module):
         """Timestep [B,G] in [0,1000] -> embedding [B,G,D] and modulation [B,G,6,D]."""
         embedding = self.time_out(jax.nn.silu(self.time_in(sinusoid(timestep, self.freq_dim))))
         modulation = self.time_proj(jax.nn.silu(embedding))
-        return embedding, modulation.reshape(*embedding.shape[:2], 6, -1)
+        modulation = modulation.reshape(*embedding.shape[:2], 6, -1)
+        return sharding.over_batch(embedding), sharding.over_batch(modulation)
 
     def text(self, tokens: Array) -> Array:
         """[B,L,text_dim] -> [B,L,D]."""
-        return self.text_out(jax.nn.gelu(self.text_in(tokens), approximate=True))
+        return sharding.over_batch(self.text_out(jax.nn.gelu(self.text_in(tokens), approximate=True)))
 
 
 def sinusoid(timestep: Array, dims: int) -> Array:
@@ -224,7 +244,18 @@ class WanTransformer(nnx.Module):
         cell = config.patch_size[1] * config.patch_size[2]
         self.patch_embedding = Linear(config.in_channels * cell, width, rngs=rngs, dtype=dtype)
         self.conditioner = Conditioner(width, config.freq_dim, config.text_dim, dtype, rngs=rngs)
-        size = BlockSize(width, heads, head_dim, heads, head_dim, config.ffn_dim, config.eps, dtype)
+        size = BlockSize(
+            width=width,
+            heads=heads,
+            head_dim=head_dim,
+            cross_heads=heads,
+            cross_head_dim=head_dim,
+            ffn=config.ffn_dim,
+            eps=config.eps,
+            dtype=dtype,
+            text_length=config.text_length,
+            rank=config.lora_rank,
+        )
         self.stack = Stack(config.num_layers, size, config.unroll, config.remat, rngs=rngs)
         self.head = Head(width, config.out_channels * cell, config.eps, rngs=rngs)
         self.patch = (config.patch_size[1], config.patch_size[2])

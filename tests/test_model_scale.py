@@ -1,0 +1,319 @@
+"""Heads, text, low-rank updates, published weights as a start, and the memory plan."""
+
+import json
+from dataclasses import asdict, replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tests.model_toy import corpus, preset, stages
+from wvm_rl.embed import add
+from wvm_rl.errors import InputError
+from wvm_rl.model import lora
+from wvm_rl.model.codec import Codec
+from wvm_rl.model.config import read
+from wvm_rl.model.heads import HEADS, HLGaussian
+from wvm_rl.model.initial import PretrainedConfig, interpolated
+from wvm_rl.model.presets import PRESETS, TinyConfig
+from wvm_rl.model.stages import Stages, train
+from wvm_rl.model.text import Umt5TextConfig
+from wvm_rl.model.wan.load import Transformer, VideoVae, save_transformer, save_vae, transformer_graph
+from wvm_rl.model.wan.transformer import attend
+from wvm_rl.model.wvm import LossConfig, WorldValueModel
+from wvm_rl.plan import PlanConfig, plan
+
+pytestmark = pytest.mark.usefixtures("compile_quickly")
+
+
+def of(**changes):
+    """The toy with other settings of its transformer."""
+    return replace(preset(), transformer=replace(preset().transformer, **changes))
+
+
+def random(shapes, seed=0, scale=0.2):
+    rng = np.random.default_rng(seed)
+    return {name: rng.normal(size=shape, scale=scale).astype(np.float32) for name, shape in shapes.items()}
+
+
+# Heads
+
+
+def test_hl_gaussian_target_by_hand():
+    """PAPER section 3: 51 bins, sigma of one bin, one-hot within 1e-6 of 0 and 1, read as the expectation."""
+    head = HLGaussian()
+    target = np.asarray(head.target(2.0 * jnp.array([0.5, 0.0, 1.0, 1e-7, 0.011]) - 1.0))
+    weights = np.exp(-0.5 * ((np.arange(51) / 50 - 0.5) * 50) ** 2)
+    np.testing.assert_allclose(target[0], weights / weights.sum(), atol=1e-6)
+    for row, place in ((1, 0), (2, 50), (3, 0)):
+        np.testing.assert_array_equal(target[row], np.eye(51)[place])
+    assert target[4, 0] > 0.1 and target[4, 1] > 0.1
+    np.testing.assert_allclose(target @ np.asarray(head.centres), [0, -1, 1, -1, -0.978], atol=0.02)
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_a_perfect_network_has_the_values_and_the_least_loss(name):
+    """Every head reads back what its own loss asks for, keeps the prefix, and looks only behind it."""
+    head, value = HEADS[name](), jnp.array([[-0.4, -0.2, 0.0, 0.2], [0.6, 0.5, 0.5, 0.9]])
+
+    def network(tokens, tau):
+        if name == "flow":
+            # The exact velocity towards `value`, from wherever the token is.
+            return ((value - tokens) / jnp.maximum(1.0 - tau, 1e-3))[..., None]
+        return value[..., None] if name == "regression" else jnp.log(head.target(value) + 1e-9)
+
+    prefix = jnp.array([-0.3, 0.7])
+    values = head.values(network, prefix, 4, 1)
+    np.testing.assert_allclose(values[:, 0], prefix)
+    np.testing.assert_allclose(values[:, 1:], value[:, 1:], atol=1e-3)
+    key = jax.random.key(0)
+    right = head.loss(network, value, prefix, key, 1.0)
+    wrong = head.loss(lambda *given: 0.5 * network(*given), value, prefix, key, 1.0)
+    assert right.shape == (2, 3) and (right < wrong + 1e-6).all() and right.mean() < wrong.mean()
+
+
+@pytest.mark.parametrize("name", ["hl_gaussian", "regression"])
+def test_heads_train_and_predict(name):
+    """A few updates of the whole model lower the loss of one batch."""
+    model = WorldValueModel(replace(preset(), value=replace(preset().value, head=name)))
+    params = model.graph.init(0)
+    rng = np.random.default_rng(0)
+    batch = {
+        "current": rng.normal(size=(4, *model.config.latent)),
+        "future": rng.normal(size=(4, *model.config.latent)),
+        "value": rng.uniform(size=(4, 4)),
+        "text": model.config.text.tokenize("lift")[None],
+        "instruction": np.zeros(4, int),
+    }
+    config = LossConfig(video=0.0, random_prefix=0.0)
+    step = jax.jit(jax.value_and_grad(lambda params: model.loss(params, batch, jax.random.key(0), config)[0]))
+    first = None
+    for _ in range(30):
+        loss, grads = step(params)
+        first = first or float(loss)
+        params = jax.tree.map(lambda value, grad: value - 0.05 * grad, params, grads)
+    assert float(loss) < 0.95 * first
+    tokens = np.repeat(batch["text"], 4, 0)
+    values = jax.jit(model.predict)(params, batch["current"], batch["value"][:, 0], tokens)
+    assert values.shape == (4, 4) and np.isfinite(values).all() and (values >= 0).all() and (values <= 1).all()
+
+
+def test_unknown_head_is_refused():
+    with pytest.raises(InputError, match="flow, hl_gaussian, regression"):
+        replace(preset().value, head="histogram")
+
+
+# Presets and text
+
+
+def test_full_size_has_the_papers_sizes():
+    """5.0 B of video and 0.7 B of value stream, by shapes alone."""
+    shapes = WorldValueModel(PRESETS["wan2.2-ti2v-5b"]()).graph.shapes
+    count = {part: sum(np.prod(s) for n, s in shapes.items() if n.startswith(part)) for part in ("video", "value")}
+    assert count == {"video": 4_999_787_712, "value": 666_074_625}
+    assert shapes["value.stack.blocks.attn1.to_q.kernel"] == (30, 512, 3072)
+
+
+def test_repeated_padding_is_attended_to_once():
+    """A last key counted as often equals as many copies of it."""
+    rng = np.random.default_rng(0)
+    query, key, value = (jnp.asarray(rng.normal(size=(2, size, 3, 8)), jnp.float32) for size in (5, 4, 4))
+    copies = [jnp.concatenate([x, jnp.repeat(x[:, -1:], 508, 1)], 1) for x in (key, value)]
+    np.testing.assert_allclose(attend(query, key, value, 509), attend(query, *copies), atol=1e-5)
+
+
+def test_short_text_stands_for_padded_text():
+    """The whole model sees no difference between 512 zero-padded tokens and the few that differ."""
+    short, full = WorldValueModel(of(text_length=512)), WorldValueModel(of())
+    params = random(full.graph.shapes)
+    rng = np.random.default_rng(1)
+    current = rng.normal(size=(2, 1, *full.config.latent)).astype(np.float32)
+    text = np.zeros((2, 512, full.config.transformer.text_dim), np.float32)
+    text[:, :3] = rng.normal(size=(2, 3, text.shape[-1]))
+
+    def keys(model, text):
+        return jax.jit(lambda text: model.graph.merge(params).context(current, text))(text)
+
+    for a, b in zip(keys(short, text[:, :4]), keys(full, text)):
+        np.testing.assert_allclose(a, b, atol=2e-4, rtol=1e-4)
+
+
+def test_embeddings_of_instructions_come_from_one_file(tmp_path):
+    path = tmp_path / "umt5.safetensors"
+    config = Umt5TextConfig(file=str(path), tokens=3, width=8)
+    with pytest.raises(InputError, match=r"python -m wvm_rl\.embed"):
+        config.tokenize("lift")
+    rng = np.random.default_rng(0)
+    add(path, {"lift": rng.normal(size=(2, 8)).astype(np.float32)})
+    add(path, {"stack": np.ones((4, 8), np.float32), "wide": np.ones((2, 9), np.float32)})
+    tokens = config.tokenize("lift")
+    assert tokens.shape == config.shape == (4, 8) and tokens.dtype == config.dtype
+    assert (tokens[:2] != 0).all() and (tokens[2:] == 0).all()  # the padding Wan attends to
+    for instruction, message in (("push", "has no embedding of `push`"), ("stack", "4 tokens"), ("wide", "expected")):
+        with pytest.raises(InputError, match=message):
+            config.tokenize(instruction)
+    path.write_bytes(path.read_bytes()[:50])
+    with pytest.raises(InputError, match="not a whole safetensors file"):
+        config.tokenize("lift")
+
+
+def test_embedded_text_reaches_the_values(tmp_path):
+    """A model of the large preset's kind, with embeddings in place of a trained encoder."""
+    path = tmp_path / "umt5.safetensors"
+    rng = np.random.default_rng(0)
+    add(path, {words: rng.normal(size=(2, 8)).astype(np.float32) for words in corpus().instructions})
+    large, text = PRESETS["wan2.2-ti2v-5b"], Umt5TextConfig(file=str(path), tokens=3, width=8)
+    sizes = {"vae": preset().vae, "transformer": of(text_length=8).transformer, "value": preset().value}
+    config = large(size=16, text=text, **sizes)
+    model = WorldValueModel(config)
+    assert not any(name.startswith("text") for name in model.graph.shapes)
+    tokens = np.stack([text.tokenize(words) for words in corpus().instructions])
+    current = rng.normal(size=(1, *config.latent)).astype(np.float32).repeat(2, 0)
+    values = jax.jit(model.predict)(random(model.graph.shapes), current, np.zeros(2, np.float32), tokens)
+    assert not np.allclose(values[0], values[1])  # only the instruction differs
+    written = json.loads(json.dumps(asdict(config)))
+    assert read(large, written, "config.json") == config
+    with pytest.raises(InputError, match="missing key file of Umt5TextConfig"):
+        read(large, written | {"text": {"tokens": 3}}, "config.json")
+
+
+# Low-rank updates
+
+
+def test_low_rank_updates_start_at_nothing_and_merge():
+    plain, adapted = WorldValueModel(preset()), WorldValueModel(of(lora_rank=2))
+    extra = adapted.graph.shapes.keys() - plain.graph.shapes.keys()
+    assert extra and all(name.startswith("video.stack") and lora.trains(name) for name in extra)
+    assert not lora.trains("video.stack.blocks.ffn_in.kernel") and lora.trains("value.place")
+    params = random(adapted.graph.shapes)
+    rng = np.random.default_rng(1)
+    current, prefix = rng.normal(size=(3, *plain.config.latent)).astype(np.float32), np.full(3, 0.5, np.float32)
+    tokens = np.stack([plain.config.text.tokenize("lift")] * 3)
+    fresh = {name: np.zeros_like(value) if name.endswith(".lora_b") else value for name, value in params.items()}
+    base = {name: params[name] for name in plain.graph.shapes}
+
+    def values(model, params):
+        return np.asarray(jax.jit(model.predict)(params, current, prefix, tokens))
+
+    np.testing.assert_array_equal(values(adapted, fresh), values(plain, base))
+    merged = lora.merged(params)
+    assert merged.keys() == plain.graph.shapes.keys()
+    np.testing.assert_allclose(values(plain, merged), values(adapted, params), atol=2e-4)
+    assert not np.allclose(values(plain, merged), values(plain, base), atol=1e-3)
+
+
+# Published weights as a start
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory):
+    """A pipeline's folder with random weights of the toy's sizes, and those weights."""
+    folder, config = tmp_path_factory.mktemp("published"), preset()
+    transformer = Transformer(config.transformer, random(transformer_graph(config.transformer).shapes))
+    vae = VideoVae(config.vae, {}, [0.1] * 4, [0.5] * 4)
+    vae.params = random(vae._graph.shapes, 1)
+    save_transformer(transformer, folder / "transformer")
+    save_vae(vae, folder / "vae")
+    return folder, transformer.params, vae.params
+
+
+def test_pretrained_video_stream_starts_a_fresh_model(published):
+    folder, video, _ = published
+    model = WorldValueModel(preset())
+    start = PretrainedConfig(str(folder)).params(model, 0, None)
+    other = model.graph.init(0)
+    assert start.keys() == other.keys()
+    for name, value in start.items():
+        expected = video[name.removeprefix("video.")] if name.startswith("video.") else other[name]
+        np.testing.assert_array_equal(value, expected)
+
+
+def test_value_stream_interpolates_the_video_streams_weights(published):
+    folder, video, _ = published
+    model = WorldValueModel(preset())
+    start = PretrainedConfig(str(folder), "interpolated").params(model, 0, None)
+    name = "stack.blocks.ffn_in.kernel"  # [2,24,32] -> [2,16,32]
+    small = np.stack(
+        [[np.interp(np.linspace(0, 23, 16), np.arange(24), column) for column in layer.T] for layer in video[name]]
+    )
+    small = small.swapaxes(1, 2) * np.sqrt((video[name] ** 2).mean() / (small**2).mean() * 24 / 16)
+    np.testing.assert_allclose(start[f"value.{name}"], small, rtol=1e-4, atol=1e-6)
+    np.testing.assert_array_equal(start["value.place"], model.graph.init(0)["value.place"])
+    scale = jnp.arange(6.0).reshape(1, 6)
+    np.testing.assert_allclose(interpolated(scale, (1, 3), kernel=False), [[0, 2.5, 5]])
+
+
+def test_pretraining_takes_the_published_vae_and_trains_low_rank_updates(published, tmp_path):
+    """End to end: the frozen video kernels move by a product of rank 1 and nothing else of the stream does."""
+    folder, video, vae = published
+    config = stages(
+        wvm=of(lora_rank=1),
+        pretrained=PretrainedConfig(str(folder)),
+        model=replace(stages().model, steps=20, average=0.0),
+    )
+    critic, scores = train(Stages(config, corpus(), tmp_path))
+    assert "vae step" not in scores and critic.config.model.transformer.lora_rank == 0
+    assert critic.config.latents.mean == [0.1] * 4
+    for name, value in critic.part("vae").items():
+        np.testing.assert_array_equal(value, vae[name])
+    moved = 0
+    for name, value in critic.part("wvm").items():
+        if name.startswith("video."):
+            difference = np.asarray(value) - video[name.removeprefix("video.")]
+            if name.endswith(".kernel") and ".blocks." in name:
+                moved += np.abs(difference).max() > 1e-4
+                assert np.linalg.matrix_rank(difference[0], tol=1e-4) <= 1
+            else:
+                np.testing.assert_array_equal(difference, 0)
+    assert moved
+    critic.save(tmp_path / "critic")
+    assert type(critic).load(tmp_path / "critic").fingerprint == critic.fingerprint
+
+
+def test_published_weights_of_another_size_are_refused(published):
+    folder = published[0]
+    with pytest.raises(InputError, match="its transformer has num_layers=2, the preset 3"):
+        PretrainedConfig(str(folder)).params(WorldValueModel(of(num_layers=3)), 0, None)
+    with pytest.raises(InputError, match="its vae has base_dim=4, the preset 16"):
+        PretrainedConfig(str(folder)).vae(TinyConfig())
+    with pytest.raises(InputError, match=r"needs pretrained\.path"):
+        PretrainedConfig(value="interpolated")
+
+
+# Precision and memory
+
+
+def test_bf16_keeps_norms_and_sums_in_f32():
+    """Outputs are close to f32's; storing kernels in bf16 changes no bit."""
+    exact, quick = WorldValueModel(of()), WorldValueModel(of(compute_dtype="bfloat16"))
+    params = {name: jnp.asarray(value) for name, value in random(exact.graph.shapes).items()}
+    stored = {name: value.astype(quick.stored(name)) for name, value in params.items()}
+    kinds = {name: str(value.dtype) for name, value in stored.items()}
+    assert kinds["video.stack.blocks.ffn_in.kernel"] == "bfloat16" and kinds["value.head.proj_out.kernel"] == "float32"
+    assert {kind for name, kind in kinds.items() if not name.endswith(".kernel")} == {"float32"}
+    rng = np.random.default_rng(1)
+    current, prefix = rng.normal(size=(3, *exact.config.latent)).astype(np.float32), np.full(3, 0.5, np.float32)
+    tokens = np.stack([exact.config.text.tokenize("lift")] * 3)
+    values = [
+        np.asarray(jax.jit(m.predict)(p, current, prefix, tokens))
+        for m, p in ((exact, params), (quick, params), (quick, stored))
+    ]
+    assert 0 < np.abs(values[1] - values[0]).max() < 0.05
+    np.testing.assert_array_equal(values[1], values[2])
+
+
+def test_plan_counts_bytes_without_allocating():
+    config = PlanConfig(wvm=preset(), batch=4)
+    count = sum(np.prod(shape) for shape in WorldValueModel(preset()).graph.shapes.values())
+    full = plan(config)
+    assert full.parameters == 4 * count
+    assert 2 * 4 * count <= full.optimiser < 2 * 4 * count + 100 and full.temporary > 4 * count
+    low = plan(replace(config, mode="lora"))
+    assert low.optimiser < full.optimiser and low.parameters > full.parameters
+    inference = plan(replace(config, mode="inference"))
+    vae = sum(np.prod(shape) for shape in Codec(preset()).graph.shapes.values())
+    assert inference.parameters == 4 * (count + vae) and inference.optimiser == 0
+    for changes, message in (({"mode": "train"}, "choose one of full, lora, inference"), ({"batch": 0}, "at least 1")):
+        with pytest.raises(InputError, match=message):
+            replace(config, **changes)

@@ -1,0 +1,103 @@
+"""First parameters of a World Value Model: at random, or the video stream's from published weights."""
+
+from dataclasses import asdict, dataclass
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from wvm_rl.errors import InputError
+from wvm_rl.model.codec import LatentStatistics
+from wvm_rl.model.layers import Array
+from wvm_rl.model.presets import WvmConfig
+from wvm_rl.model.wan import load, published
+from wvm_rl.model.weights import Params, Target
+from wvm_rl.model.wvm import WorldValueModel
+
+VIDEO, VALUE = "video.", "value."
+
+
+@dataclass
+class PretrainedConfig:
+    """Published weights to start from."""
+
+    path: str | None = None  # folder of Wan2.2-TI2V-5B (diffusers' pipeline, or the original one); null: none
+    value: str = "random"  # the value stream starts at random | interpolated from the video stream's weights
+
+    def __post_init__(self) -> None:
+        if self.value not in ("random", "interpolated"):
+            raise InputError(f"pretrained.value={self.value}: choose random or interpolated")
+        if self.value == "interpolated" and self.path is None:
+            raise InputError("pretrained.value=interpolated needs pretrained.path: the video stream's weights")
+
+    def fingerprint(self) -> dict[str, str]:
+        """What tells two starts apart."""
+        if self.path is None:
+            return {}
+        parts = {part: published.fingerprint(load.folder_of(self.path, part)) for part in ("transformer", "vae")}
+        return parts | {"value": self.value}
+
+    def vae(self, config: WvmConfig) -> tuple[dict[str, np.ndarray], LatentStatistics]:
+        """The published VAE, f32, and the statistics of its latents.
+
+        Raises:
+            InputError: as `load_vae`, or it is not the preset's.
+        """
+        assert self.path is not None
+        vae = load.load_vae(self.path, load.stored_dtype(self.path, "vae"))
+        _compare(self.path, "vae", asdict(vae.config), asdict(config.vae))
+        params = {name: np.asarray(value, np.float32) for name, value in vae.params.items()}
+        return params, LatentStatistics(vae.mean, vae.std)
+
+    def params(self, model: WorldValueModel, seed: int, target: Target | None) -> Params:
+        """First parameters, f32, each where `target` says.
+
+        Raises:
+            InputError: as `load_transformer`, or it is not the preset's.
+        """
+        if self.path is None:
+            return model.graph.init(seed, target)
+
+        def place(name: str, shape: tuple[int, ...]) -> object:
+            return target(VIDEO + name, shape) if target else None
+
+        stored = load.stored_dtype(self.path, "transformer")
+        transformer = load.load_transformer(self.path, stored, place)
+        wanted = asdict(model.config.transformer)
+        _compare(self.path, "transformer", asdict(transformer.config), wanted, ignored=load.EXECUTION)
+        given = {VIDEO + name: value.astype(jnp.float32) for name, value in transformer.params.items()}
+        if self.value == "interpolated":
+            shapes = model.graph.shapes
+            for name in [name for name in shapes if VIDEO + name.removeprefix(VALUE) in given]:
+                if name.startswith((f"{VALUE}stack.", f"{VALUE}conditioner.")):
+                    layout = target(name, shapes[name]) if target else None
+                    kernel = name.endswith(".kernel")
+                    resize = jax.jit(partial(interpolated, shape=shapes[name], kernel=kernel), out_shardings=layout)
+                    given[name] = resize(given[VIDEO + name.removeprefix(VALUE)])
+        return given | model.graph.init(seed, target, model.graph.shapes.keys() - given.keys())
+
+
+def interpolated(array: Array, shape: tuple[int, ...], kernel: bool) -> Array:
+    """Weights of a layer resized to a narrower one's `shape`, linearly along each side, ends kept.
+
+    A kernel [...,inputs,outputs] is scaled so that outputs keep their size: its root mean square becomes the wider
+    one's times sqrt(inputs of the wider / inputs of the narrower).
+    """
+    small = array
+    for axis, (before, after) in enumerate(zip(array.shape, shape)):
+        place = np.linspace(0, before - 1, after)
+        low = np.minimum(place.astype(int), max(before - 2, 0))
+        share = jnp.asarray(place - low, array.dtype).reshape(-1, *[1] * (array.ndim - axis - 1))
+        above = jnp.take(small, np.minimum(low + 1, before - 1), axis)
+        small = (1 - share) * jnp.take(small, low, axis) + share * above
+    if not kernel:
+        return small
+    size = jnp.sqrt(jnp.square(array).mean() / jnp.square(small).mean())
+    return small * size * (array.shape[-2] / shape[-2]) ** 0.5
+
+
+def _compare(path: str, part: str, found: dict, wanted: dict, ignored: tuple[str, ...] = ()) -> None:
+    for key in wanted:
+        if key not in ignored and found[key] != wanted[key]:
+            raise InputError(f"{path}: its {part} has {key}={found[key]}, the preset {wanted[key]}: choose its preset")
