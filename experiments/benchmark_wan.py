@@ -7,7 +7,7 @@ Same weights, same sizes, f32, all cores, repeats that alternate between the two
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,7 @@ def transformer_calls(config: TransformerConfig, shape: tuple[int, int, int, int
     torch, _ = reference()
     with tempfile.TemporaryDirectory() as folder:
         ours, theirs = transformer_pair(config, seed, Path(folder))
+    ours = replace(ours, config=config)  # files do not say how to run
     given = inputs(ours, shape, 8, seed)
     given["timestep"] = given["timestep"][:, :1].repeat(shape[1], 1)  # one a latent frame
     tokens = shape[2] * shape[3] // 4
@@ -124,9 +125,12 @@ def main(config: BenchmarkConfig) -> None:
     reference()
     tiny = TinyConfig().transformer
     wide = TransformerConfig(num_attention_heads=4, attention_head_dim=96, num_layers=4, ffn_dim=1536, **SMALL)
-    cases = {
-        "tiny (192 wide), 16 tokens x 16": transformer_calls(tiny, (16, 1, 8, 8), config.seed),
-        "384 wide, 128 tokens x 2": transformer_calls(wide, (2, 2, 16, 16), config.seed),
+    cases = {}
+    for how, unroll in (("unrolled", True), ("scanned", False)):
+        narrow, broad = replace(tiny, unroll=unroll), replace(wide, unroll=unroll)
+        cases[f"tiny (192 wide), 16 tokens x 16, {how}"] = transformer_calls(narrow, (16, 1, 8, 8), config.seed)
+        cases[f"384 wide, 128 tokens x 2, {how}"] = transformer_calls(broad, (2, 2, 16, 16), config.seed)
+    cases |= {
         "tiny VAE, 64 pixels, 1 clip": vae_calls(1, config.seed),
         "tiny VAE, 64 pixels, 16 clips": vae_calls(16, config.seed),
     }
