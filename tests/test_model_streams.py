@@ -1,6 +1,7 @@
 """The joint attention's mask, bitwise; the flow's boundary; one Euler step; the loss."""
 
 import dataclasses
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -126,6 +127,20 @@ def test_one_euler_step_of_a_straight_flow_is_exact():
     field = lambda y, tau: (data - y) / (1.0 - tau)  # noqa: E731, the straight path's velocity
     np.testing.assert_allclose(flow.euler(field, jnp.zeros(2)), data)
     np.testing.assert_allclose(flow.euler(field, jnp.zeros(2), steps=4), data, rtol=1e-6)
+
+
+def test_euler_through_the_boundary_is_wans_scheduler():
+    """Wan's own loop: sigma falls from 1 to 0, x += (next - sigma) * network(x, 1000 * sigma)."""
+
+    def wan(x, timestep):
+        return jnp.sin(3 * x) + timestep / 700.0
+
+    x = start = jnp.asarray([0.3, -1.2, 0.8])
+    sigmas = np.linspace(1.0, 0.0, 5)
+    for sigma, following in itertools.pairwise(sigmas):
+        x = x + (following - sigma) * wan(x, 1000.0 * sigma)
+    ours = flow.euler(lambda y, tau: flow.through_wan(wan, y, tau), start, steps=4)
+    np.testing.assert_allclose(ours, x, rtol=1e-6)
 
 
 def test_shift_favours_noise_as_wan():

@@ -9,6 +9,7 @@ from typing import Protocol
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from wvm_rl.model import flow
 from wvm_rl.model.layers import Array
@@ -75,7 +76,7 @@ class HLGaussian:
     outputs = 51
 
     def __init__(self) -> None:
-        self.centres = 2.0 * jnp.linspace(0.0, 1.0, self.outputs) - 1.0
+        self.centres = np.linspace(-1.0, 1.0, self.outputs, dtype=np.float32)
 
     def target(self, value: Array) -> Array:
         """Soft target [...,K] of values in [-1,1]: sigma is a bin; at the ends, within 1e-6 of [0,1], a one-hot."""
