@@ -73,10 +73,9 @@ def test_a_perfect_network_has_the_values_and_the_least_loss(name):
     assert right.shape == (2, 3) and (right < wrong + 1e-6).all() and right.mean() < wrong.mean()
 
 
-@pytest.mark.parametrize("name", ["hl_gaussian", "regression"])
-def test_heads_train_and_predict(name):
+def test_another_head_trains_and_predicts():
     """A few updates of the whole model lower the loss of one batch."""
-    model = WorldValueModel(replace(preset(), value=replace(preset().value, head=name)))
+    model = WorldValueModel(replace(preset(), value=replace(preset().value, head="hl_gaussian")))
     params = model.graph.init(0)
     rng = np.random.default_rng(0)
     batch = {

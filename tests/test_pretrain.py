@@ -2,7 +2,9 @@
 
 import json
 import os
+import shutil
 import signal
+import socket
 import subprocess
 import sys
 from dataclasses import replace
@@ -12,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
 from tests.model_toy import corpus, stages
 from wvm_rl.data.windows import RewindConfig, Windows
@@ -23,6 +26,7 @@ from wvm_rl.model.stages import Stages, train
 from wvm_rl.model.training import FitConfig, Training
 from wvm_rl.model.wvm import LossConfig
 
+QUICK = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1", "JAX_PLATFORMS": "cpu"}
 LINE = FitConfig(steps=60, batch=4, learning_rate=0.2, warmup=5, average=0.5, save_every=20)
 
 
@@ -147,22 +151,77 @@ def small():
     )
 
 
-def test_killed_stages_resume_to_the_same_critic_and_are_made_once(tmp_path, monkeypatch):
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, compile_quickly):
+    """All stages trained without a stop: folder, critic, scores and the steps made."""
+    folder, steps, rows = tmp_path_factory.mktemp("whole"), [], module.shuffled_rows
+
+    def rows_of(size, seed, step, batch):
+        steps.append(step)
+        return rows(size, seed, step, batch)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "shuffled_rows", rows_of)
+        critic, scores = train(Stages(small(), corpus(), folder))
+    return folder, critic, scores, steps
+
+
+def encoded(whole, folder):
+    """A copy of everything before the last stage."""
+    return shutil.copytree(whole[0], folder / "copy", ignore=shutil.ignore_patterns("wvm-*"))
+
+
+def test_killed_stages_resume_to_the_same_critic_and_are_made_once(whole, tmp_path, monkeypatch):
     """Trained without a stop, then on after a SIGKILL in the last stage, then not at all."""
-    steps = []
+    _, critic, scores, made = whole
+    assert scores["wvm step"] == 40 and np.isfinite(scores["wvm held_out_rmse"]) and made == list(range(40))
+
+    folder, steps = encoded(whole, tmp_path), []
 
     def rows_of(size, seed, step, batch):
         steps.append(step)
         return shuffled_rows(size, seed, step, batch)
 
-    monkeypatch.setattr(module, "shuffled_rows", rows_of)
-    whole, scores = train(Stages(small(), corpus(), tmp_path / "whole"))
-    assert scores["wvm step"] == 40 and np.isfinite(scores["wvm held_out_rmse"]) and steps == list(range(40))
-
-    command = [sys.executable, "-c", KILLED, str(tmp_path / "cut")]
+    command = [sys.executable, "-c", KILLED, str(folder)]
     killed = subprocess.run(command, env={**os.environ, "PYTHONPATH": "."}, cwd=Path(__file__).parents[1])
     assert killed.returncode == -signal.SIGKILL
+    monkeypatch.setattr(module, "shuffled_rows", rows_of)
     for expected in (list(range(20, 40)), []):
         steps.clear()
-        resumed, _ = train(Stages(small(), corpus(), tmp_path / "cut"))
-        assert steps == expected and resumed.fingerprint == whole.fingerprint
+        resumed, _ = train(Stages(small(), corpus(), folder))
+        assert steps == expected and resumed.fingerprint == critic.fingerprint
+
+
+def hosts(root: Path, die_at: int = -1) -> list[subprocess.Popen]:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    return [
+        subprocess.Popen(
+            [sys.executable, "-m", "tests.two_hosts", str(root), str(port), str(index), str(die_at)],
+            env=os.environ | QUICK,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for index in range(2)
+    ]
+
+
+def test_two_processes_train_what_one_does(whole, tmp_path):
+    """Killed after a checkpoint and started again, two hosts that share the parameters end where one ends."""
+    two = encoded(whole, tmp_path)
+
+    killed = [(process.communicate(timeout=240), process.returncode) for process in hosts(two, die_at=25)]
+    assert all(code != 0 for _, code in killed)
+    (folder,) = two.glob("wvm-*")
+    assert [path.name for path in (folder / "checkpoints").iterdir()] == ["step_000000020"], killed
+    ended = [(process.communicate(timeout=240), process.returncode) for process in hosts(two)]
+    assert [code for _, code in ended] == [0, 0], ended
+    assert len({output.splitlines()[-1] for (output, _), _ in ended}) == 1  # both hold the same critic
+
+    found = load_file(folder / "params.safetensors")
+    for name, value in whole[1].part("wvm").items():
+        np.testing.assert_allclose(found[name], value, atol=2e-4 * max(1.0, float(np.abs(value).max())))
+    rows = [json.loads(row) for row in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [20, 40]

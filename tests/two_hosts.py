@@ -5,9 +5,11 @@ python -m tests.two_hosts <root> <port> <index> <step to die at, or -1>
 
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 
-from tests.model_toy import corpus, stages
+from tests.model_toy import corpus
+from tests.test_pretrain import small
 from wvm_rl.model import stages as module
 from wvm_rl.sharding import HostsConfig, MeshConfig
 
@@ -22,5 +24,5 @@ if __name__ == "__main__":
 
     module.shuffled_rows = rows_of
     HostsConfig(f"127.0.0.1:{port}", 2, index).start()
-    made = module.train(module.Stages(stages(mesh=MeshConfig(fsdp=2)), corpus(), root))
+    made = module.train(module.Stages(replace(small(), mesh=MeshConfig(fsdp=2)), corpus(), root))
     print(made[0].fingerprint)

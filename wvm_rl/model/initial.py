@@ -22,7 +22,7 @@ VIDEO, VALUE = "video.", "value."
 class PretrainedConfig:
     """Published weights to start from."""
 
-    path: str | None = None  # folder of Wan2.2-TI2V-5B (diffusers' pipeline, or the original one); null: none
+    path: str | None = None  # folder of Wan2.2-TI2V-5B with transformer/ and vae/, as diffusers has it; null: none
     value: str = "random"  # the value stream starts at random | interpolated from the video stream's weights
 
     def __post_init__(self) -> None:
