@@ -16,7 +16,7 @@ from wvm_rl.model.codec import Codec
 from wvm_rl.model.config import read
 from wvm_rl.model.heads import HEADS, HLGaussian
 from wvm_rl.model.initial import PretrainedConfig, interpolated
-from wvm_rl.model.presets import PRESETS, TinyConfig
+from wvm_rl.model.presets import PRESETS
 from wvm_rl.model.stages import Stages, train
 from wvm_rl.model.text import Umt5TextConfig
 from wvm_rl.model.wan.load import Transformer, VideoVae, save_transformer, save_vae, transformer_graph
@@ -273,9 +273,9 @@ def test_pretraining_takes_the_published_vae_and_trains_low_rank_updates(publish
 def test_published_weights_of_another_size_are_refused(published):
     folder = published[0]
     with pytest.raises(InputError, match="its transformer has num_layers=2, the preset 3"):
-        PretrainedConfig(str(folder)).params(WorldValueModel(of(num_layers=3)), 0, None)
+        PretrainedConfig(str(folder)).fingerprint(of(num_layers=3))
     with pytest.raises(InputError, match="its vae has base_dim=4, the preset 16"):
-        PretrainedConfig(str(folder)).vae(TinyConfig())
+        PretrainedConfig(str(folder)).fingerprint(replace(preset(), vae=replace(preset().vae, base_dim=16)))
     with pytest.raises(InputError, match=r"needs pretrained\.path"):
         PretrainedConfig(value="interpolated")
 

@@ -8,7 +8,7 @@ import sys
 import jax
 import pytest
 
-from tests.model_toy import corpus
+from tests.model_toy import corpus, stages
 from tests.test_pretrain import QUICK, small
 from wvm_rl import sharding
 from wvm_rl.errors import InputError
@@ -35,9 +35,9 @@ def test_windows_are_encoded_by_one_host(tmp_path, monkeypatch):
         train(Stages(small(), corpus(), tmp_path))
 
 
-def test_meshes_that_do_not_fit_are_refused():
+def test_meshes_that_do_not_fit_are_refused(tmp_path):
     with pytest.raises(InputError, match="needs 4096 devices"):
-        MeshConfig(fsdp=4096).make()
+        Stages(stages(mesh=MeshConfig(fsdp=4096)), corpus(), tmp_path)
     mesh = jax.sharding.AbstractMesh((1, 7), ("data", "fsdp"))
     with pytest.raises(InputError, match=r"fsdp=7 divides no side of x\.blocks\.kernel \[64, 96\]"):
         sharding.parameter(mesh, "x.blocks.kernel", (7, 64, 96))

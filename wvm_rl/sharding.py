@@ -72,6 +72,13 @@ def parameter(mesh: Mesh, name: str, shape: tuple[int, ...]) -> NamedSharding:
     return NamedSharding(mesh, P(*[None] * axis, "fsdp"))
 
 
+def check(mesh: Mesh, shapes: dict[str, tuple[int, ...]], size: int) -> None:
+    """Refuses, before anything is computed, a mesh that does not divide a model's parameters or a batch of `size`."""
+    for name, shape in shapes.items():
+        parameter(mesh, name, shape)
+    batch(mesh, {}, size)
+
+
 def state(mesh: Mesh, tree: Any) -> Any:
     """Shardings of training state: whatever lies under a parameter's name lies as the parameter does."""
 

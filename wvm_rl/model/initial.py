@@ -31,22 +31,30 @@ class PretrainedConfig:
         if self.value == "interpolated" and self.path is None:
             raise InputError("pretrained.value=interpolated needs pretrained.path: the video stream's weights")
 
-    def fingerprint(self) -> dict[str, str]:
-        """What tells two starts apart."""
+    def fingerprint(self, config: WvmConfig) -> dict[str, str]:
+        """What tells two starts apart.
+
+        Raises:
+            InputError: the folder's sizes are not the preset's.
+        """
         if self.path is None:
             return {}
+        transformer = load.transformer_config(load.folder_of(self.path, "transformer"), jnp.float32)
+        wanted = asdict(config.transformer)
+        _compare(self.path, "transformer", asdict(transformer), wanted, ignored=load.EXECUTION)
+        vae, _ = load.vae_config(load.folder_of(self.path, "vae"))
+        _compare(self.path, "vae", asdict(vae), asdict(config.vae))
         parts = {part: published.fingerprint(load.folder_of(self.path, part)) for part in ("transformer", "vae")}
         return parts | {"value": self.value}
 
-    def vae(self, config: WvmConfig) -> tuple[dict[str, np.ndarray], LatentStatistics]:
+    def vae(self) -> tuple[dict[str, np.ndarray], LatentStatistics]:
         """The published VAE, f32, and the statistics of its latents.
 
         Raises:
-            InputError: as `load_vae`, or it is not the preset's.
+            InputError: as `load_vae`.
         """
         assert self.path is not None
         vae = load.load_vae(self.path, load.stored_dtype(self.path, "vae"))
-        _compare(self.path, "vae", asdict(vae.config), asdict(config.vae))
         params = {name: np.asarray(value, np.float32) for name, value in vae.params.items()}
         return params, LatentStatistics(vae.mean, vae.std)
 
@@ -54,7 +62,7 @@ class PretrainedConfig:
         """First parameters, f32, each where `target` says.
 
         Raises:
-            InputError: as `load_transformer`, or it is not the preset's.
+            InputError: as `load_transformer`.
         """
         if self.path is None:
             return model.graph.init(seed, target)
@@ -64,8 +72,6 @@ class PretrainedConfig:
 
         stored = load.stored_dtype(self.path, "transformer")
         transformer = load.load_transformer(self.path, stored, place)
-        wanted = asdict(model.config.transformer)
-        _compare(self.path, "transformer", asdict(transformer.config), wanted, ignored=load.EXECUTION)
         given = {VIDEO + name: value.astype(jnp.float32) for name, value in transformer.params.items()}
         if self.value == "interpolated":
             shapes = model.graph.shapes

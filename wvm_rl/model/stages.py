@@ -83,9 +83,11 @@ class Stages:
     def __init__(self, config: StagesConfig, films: Corpus, root: Path):
         self.config, self.films, self.root = config, films, root
         self.codec, self.model = Codec(config.wvm), WorldValueModel(config.wvm)
+        self.mesh = config.mesh.make()
+        sharding.check(self.mesh, self.model.graph.shapes, config.model.batch)
         self.text = np.stack([config.wvm.text.tokenize(instruction) for instruction in films.instructions])
         preset: WvmConfig = config.wvm
-        pretrained = config.pretrained.fingerprint()
+        pretrained = config.pretrained.fingerprint(preset)
         self.vae_meta = {
             "films": films.fingerprint,
             "size": preset.size,
@@ -115,7 +117,7 @@ class Stages:
         """Trains the VAE and measures its latents, or takes the published one."""
         config, folder = self.config, self.folder("vae", self.vae_meta)
         if config.pretrained.path:
-            return config.pretrained.vae(config.wvm)
+            return config.pretrained.vae()
         windows = Windows(self.films.training, config.windows, config.seed + 1)
         backgrounds = self.films.backgrounds()
 
@@ -181,8 +183,7 @@ class Stages:
                 error.append(np.square(np.asarray(values)[:, 1:] - probe["value"][part, 1:]).mean())
             return {"held_out_rmse": float(np.sqrt(np.mean(error)))}
 
-        mesh = config.mesh.make()
-        training = Training(loss, config.model, config.seed + 1, mesh)
+        training = Training(loss, config.model, config.seed + 1, self.mesh)
         rank = config.wvm.transformer.lora_rank
 
         def trains(name: str) -> bool:
@@ -236,7 +237,9 @@ def train(stages: Stages) -> tuple[Critic, dict[str, float]]:
     """
     config, films = stages.config, stages.films
     if jax.process_count() > 1 and not stages.encoded:
-        raise InputError("the windows are not encoded yet: run the same command on one host first, with until=pool")
+        raise InputError(
+            "the windows are not encoded yet: run the command on one host first, with until=pool, without hosts and mesh"
+        )
     vae, statistics = stages.vae()
     pool, held_out = stages.pools(vae, statistics)
     wvm = stages.wvm(pool, held_out)

@@ -161,7 +161,7 @@ def load_transformer(path: Path | str, dtype: Any = jnp.float32, sharding: Any =
             missing, misshaped, of another type or not finite, by name.
     """
     folder = folder_of(path, "transformer")
-    config = _transformer_config(folder, dtype)
+    config = transformer_config(folder, dtype)
     weights, shapes = published.Weights(folder), transformer_graph(config).shapes
     layout = "original" if "head.head.weight" in weights else "diffusers"
     entries = published.transformer_entries(shapes, _patch(config), layout)
@@ -194,8 +194,7 @@ def load_vae(path: Path | str, dtype: Any = jnp.float32) -> VideoVae:
         InputError: as `load_transformer`.
     """
     folder = folder_of(path, "vae")
-    content = _read(folder, VAE_FIXED)
-    config = VaeConfig(**_known(folder, content, VaeConfig))
+    config, content = vae_config(folder)
     statistics = []
     for key in ("latents_mean", "latents_std"):
         values = content.get(key)
@@ -269,7 +268,14 @@ def _known(folder: Path, content: dict[str, Any], kind: type) -> dict[str, Any]:
     return {name: content[name] for name in names}
 
 
-def _transformer_config(folder: Path, dtype: Any) -> TransformerConfig:
+def vae_config(folder: Path) -> tuple[VaeConfig, dict[str, Any]]:
+    """Sizes a VAE's folder states, and all that it states."""
+    content = _read(folder, VAE_FIXED)
+    return VaeConfig(**_known(folder, content, VaeConfig)), content
+
+
+def transformer_config(folder: Path, dtype: Any) -> TransformerConfig:
+    """Sizes a transformer's folder states, in either layout."""
     content = _read(folder, TRANSFORMER_FIXED)
     if "num_heads" in content:  # the original layout
         if missing := [key for key in (*ORIGINAL, "dim") if key not in content]:
