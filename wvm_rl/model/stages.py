@@ -238,7 +238,7 @@ def train(stages: Stages) -> tuple[Critic, dict[str, float]]:
     config, films = stages.config, stages.films
     if jax.process_count() > 1 and not stages.encoded:
         raise InputError(
-            "the windows are not encoded yet: run the command on one host first, with until=pool, without hosts and mesh"
+            "the windows are not encoded yet: run the command on one host first, with until=pool, without hosts, mesh"
         )
     vae, statistics = stages.vae()
     pool, held_out = stages.pools(vae, statistics)
