@@ -19,7 +19,7 @@ from wvm_rl.model.initial import PretrainedConfig, interpolated
 from wvm_rl.model.presets import PRESETS
 from wvm_rl.model.stages import Stages, train
 from wvm_rl.model.text import Umt5TextConfig
-from wvm_rl.model.wan.load import Transformer, VideoVae, save_transformer, save_vae, transformer_graph
+from wvm_rl.model.wan.load import Transformer, VideoVae, load_transformer, save_transformer, save_vae, transformer_graph
 from wvm_rl.model.wan.transformer import attend
 from wvm_rl.model.wvm import LossConfig, WorldValueModel
 from wvm_rl.plan import PlanConfig, plan
@@ -30,6 +30,13 @@ pytestmark = pytest.mark.usefixtures("compile_quickly")
 def of(**changes):
     """The toy with other settings of its transformer."""
     return replace(preset(), transformer=replace(preset().transformer, **changes))
+
+
+def embedded(file="", **changes):
+    """The toy with precomputed embeddings of three tokens and their padding as text."""
+    transformer = replace(preset().transformer, **changes)
+    sizes = {"size": 16, "vae": preset().vae, "transformer": transformer, "value": preset().value}
+    return PRESETS["wan2.2-ti2v-5b"](text=Umt5TextConfig(file=str(file), tokens=3, width=8), **sizes)
 
 
 def random(shapes, seed=0, scale=0.2):
@@ -124,7 +131,7 @@ def test_repeated_padding_is_attended_to_once():
 
 def test_short_text_stands_for_padded_text():
     """The whole model sees no difference between 512 zero-padded tokens and the few that differ."""
-    short, full = WorldValueModel(of(text_length=512)), WorldValueModel(of())
+    short, full = (WorldValueModel(embedded(text_length=length)) for length in (512, 4))
     params = random(full.graph.shapes)
     rng = np.random.default_rng(1)
     current = rng.normal(size=(2, 1, *full.config.latent)).astype(np.float32)
@@ -162,9 +169,8 @@ def test_embedded_text_reaches_the_values(tmp_path):
     path = tmp_path / "umt5.safetensors"
     rng = np.random.default_rng(0)
     add(path, {words: rng.normal(size=(2, 8)).astype(np.float32) for words in corpus().instructions})
-    large, text = PRESETS["wan2.2-ti2v-5b"], Umt5TextConfig(file=str(path), tokens=3, width=8)
-    sizes = {"vae": preset().vae, "transformer": of(text_length=8).transformer, "value": preset().value}
-    config = large(size=16, text=text, **sizes)
+    config = embedded(path, text_length=8)
+    large, text = type(config), config.text
     model = WorldValueModel(config)
     assert not any(name.startswith("text") for name in model.graph.shapes)
     tokens = np.stack([text.tokenize(words) for words in corpus().instructions])
@@ -278,6 +284,28 @@ def test_published_weights_of_another_size_are_refused(published):
         PretrainedConfig(str(folder)).fingerprint(replace(preset(), vae=replace(preset().vae, base_dim=16)))
     with pytest.raises(InputError, match=r"needs pretrained\.path"):
         PretrainedConfig(value="interpolated")
+    with pytest.raises(InputError, match=r"lora_rank needs pretrained\.path"):
+        stages(wvm=of(lora_rank=1))
+
+
+def test_texts_that_do_not_fit_their_length_are_refused():
+    for config, message in ((lambda: embedded(text_length=3), "tokens=3"), (lambda: of(text_length=9), "give 0")):
+        with pytest.raises(InputError, match=message):
+            config()
+
+
+def test_weights_of_several_types_start_a_model(tmp_path):
+    """diffusers keeps some tensors in f32 when it saves a bf16 model."""
+    config = preset().transformer
+    params = random(transformer_graph(config).shapes)
+    half = jnp.bfloat16
+    mixed = {name: value.astype(half) if name.endswith(".kernel") else value for name, value in params.items()}
+    save_transformer(Transformer(config, mixed), tmp_path)
+    found = load_transformer(tmp_path, None).params
+    for name, value in mixed.items():
+        np.testing.assert_array_equal(found[name], value.astype(np.float32))
+    with pytest.raises(InputError, match="asked for float32"):
+        load_transformer(tmp_path)
 
 
 # Precision and memory

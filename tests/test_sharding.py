@@ -46,6 +46,7 @@ def test_meshes_that_do_not_fit_are_refused(tmp_path):
         sharding.batch(mesh, {}, 16)
     with pytest.raises(InputError, match="at least 1"):
         MeshConfig(data=0)
-    for settings in ({"count": 2}, {"count": 2, "index": 2, "coordinator": "localhost:1"}):
+    lone, wrong, high = ({"coordinator": "host:1"}, {"count": 2, "coordinator": "host"}, {"count": 2, "index": 2})
+    for settings in ({"count": 2}, lone, wrong, high):
         with pytest.raises(InputError, match="hosts"):
             HostsConfig(**settings)

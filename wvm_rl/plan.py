@@ -2,7 +2,7 @@
 
 Compiles the very update of pretraining, or a critic's programs, for as many virtual CPU devices as the mesh has and
 prints what the compiled program says of its own memory. Its matmuls' inputs are f32 even where the preset's are bf16,
-which XLA's CPU compiler would widen a whole stack of layers at a time: temporary memory is an upper bound. Its GPU
+which XLA's CPU compiler would widen a whole stack of layers at a time: temporary memory is an estimate. Its GPU
 compiler fuses otherwise, too.
 """
 

@@ -6,7 +6,7 @@ encoded windows -> the model -> a critic's folder with its card.
 
 import hashlib
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from wvm_rl.errors import InputError
 from wvm_rl.model.codec import fit_size
 from wvm_rl.model.presets import PRESETS
 from wvm_rl.model.stages import Corpus, Stages, StagesConfig, train
-from wvm_rl.sharding import HostsConfig, is_first
+from wvm_rl.sharding import HostsConfig, MeshConfig, is_first
 
 
 @dataclass
@@ -114,7 +114,10 @@ def main(config: PretrainConfig) -> None:
     from envs.cache import data_folder
 
     start = time.monotonic()
-    config.hosts.start()
+    if config.until == "pool":
+        config = replace(config, mesh=MeshConfig())  # one host and device do this part
+    else:
+        config.hosts.start()
     datasets = collect(config)
     films = corpus(datasets, config.wvm.size, config.data.held_out)
     data = {

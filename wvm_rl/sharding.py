@@ -6,6 +6,7 @@ device takes its share of the batch. A block's parameters are gathered where the
 """
 
 import math
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -106,7 +107,7 @@ def placed(array: np.ndarray, target: NamedSharding) -> jax.Array:
     return jax.make_array_from_callback(array.shape, target, lambda index: array[index])
 
 
-# Inside compiled functions; without an ambient mesh (`jax.set_mesh`) these change nothing.
+# Inside compiled functions; without an ambient mesh of these axes (`jax.set_mesh`) they change nothing.
 
 
 def gathered(tree: Any) -> Any:
@@ -120,7 +121,8 @@ def over_batch(array: jax.Array) -> jax.Array:
 
 
 def _constrained(array: jax.Array, spec: P) -> jax.Array:
-    return array if jax.sharding.get_abstract_mesh().empty else jax.lax.with_sharding_constraint(array, spec)
+    ours = set(BATCH) <= set(jax.sharding.get_abstract_mesh().axis_names)
+    return jax.lax.with_sharding_constraint(array, spec) if ours else array
 
 
 # Several hosts
@@ -137,17 +139,29 @@ class HostsConfig:
     def __post_init__(self) -> None:
         if not 0 <= self.index < self.count:
             raise InputError(f"hosts.index={self.index} must lie in [0, hosts.count={self.count})")
+        manual = self.coordinator not in (None, "auto")
+        if manual and not re.fullmatch(r"[^:]+:\d{1,5}", str(self.coordinator)):
+            raise InputError(f"hosts.coordinator={self.coordinator}: give address:port of the first host, or auto")
+        if manual and self.count < 2:
+            raise InputError(f"hosts.coordinator={self.coordinator} needs hosts.count, at least 2")
         if self.count > 1 and self.coordinator is None:
             raise InputError(
                 f"hosts.count={self.count} needs hosts.coordinator: address:port of the first host, or auto"
             )
 
     def start(self) -> None:
-        """Joins the other hosts; before anything else of JAX."""
-        if self.coordinator == "auto":
-            jax.distributed.initialize()
-        elif self.coordinator is not None:
-            jax.distributed.initialize(self.coordinator, self.count, self.index)
+        """Joins the other hosts; before anything else of JAX.
+
+        Raises:
+            InputError: no scheduler to ask, or no answer.
+        """
+        try:
+            if self.coordinator == "auto":
+                jax.distributed.initialize()
+            elif self.coordinator is not None:
+                jax.distributed.initialize(self.coordinator, self.count, self.index)
+        except (ValueError, RuntimeError) as error:
+            raise InputError(f"hosts.coordinator={self.coordinator}: {str(error).splitlines()[0]}") from error
 
 
 def is_first() -> bool:

@@ -123,7 +123,7 @@ class Critic:
             raise InputError(f"{path}: cannot be read as JSON; give the folder of a critic") from error
         if not isinstance(content, dict) or content.get("format") != FORMAT:
             raise InputError(f"{path}: not the configuration of a critic of format {FORMAT}")
-        if content.get("preset") not in PRESETS:
+        if str(content.get("preset")) not in PRESETS:
             raise InputError(f"{path}: preset {content.get('preset')} is unknown: choose one of {', '.join(PRESETS)}")
         config = read(CriticConfig, content, str(path), model=PRESETS[content["preset"]])
         shapes = {**_named("vae", Codec(config.model).graph.shapes)}

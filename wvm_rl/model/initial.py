@@ -54,7 +54,7 @@ class PretrainedConfig:
             InputError: as `load_vae`.
         """
         assert self.path is not None
-        vae = load.load_vae(self.path, load.stored_dtype(self.path, "vae"))
+        vae = load.load_vae(self.path, None)
         params = {name: np.asarray(value, np.float32) for name, value in vae.params.items()}
         return params, LatentStatistics(vae.mean, vae.std)
 
@@ -70,9 +70,8 @@ class PretrainedConfig:
         def place(name: str, shape: tuple[int, ...]) -> object:
             return target(VIDEO + name, shape) if target else None
 
-        stored = load.stored_dtype(self.path, "transformer")
-        transformer = load.load_transformer(self.path, stored, place)
-        given = {VIDEO + name: value.astype(jnp.float32) for name, value in transformer.params.items()}
+        transformer = load.load_transformer(self.path, None, place)
+        given = {VIDEO + name: value for name, value in transformer.params.items()}
         if self.value == "interpolated":
             shapes = model.graph.shapes
             for name in [name for name in shapes if VIDEO + name.removeprefix(VALUE) in given]:

@@ -32,6 +32,11 @@ class WvmConfig:
             raise InputError(f"size={self.size} must be a multiple of {cell} (VAE factor x transformer patch)")
         if self.transformer.in_channels != self.vae.z_dim or self.transformer.out_channels != self.vae.z_dim:
             raise InputError(f"the transformer's channels must equal the VAE's z_dim={self.vae.z_dim}")
+        length = self.transformer.text_length
+        if isinstance(self.text, Umt5TextConfig) and self.text.tokens >= length:
+            raise InputError(f"text.tokens={self.text.tokens} must be less than transformer.text_length={length}")
+        if isinstance(self.text, ByteTextConfig) and length:
+            raise InputError(f"transformer.text_length={length}: the byte encoder's text is not padded, give 0")
         if self.fps <= 0:
             raise InputError(f"fps={self.fps} must be positive")
 

@@ -53,6 +53,8 @@ class StagesConfig:
     def __post_init__(self) -> None:
         if self.pool < CHUNK_WINDOWS:
             raise InputError(f"pool={self.pool} must be at least {CHUNK_WINDOWS} windows")
+        if getattr(self.wvm, "transformer", None) and self.wvm.transformer.lora_rank and not self.pretrained.path:
+            raise InputError("wvm.transformer.lora_rank needs pretrained.path: the video stream it adapts stays frozen")
         if self.seed < 0:
             raise InputError(f"seed={self.seed} must be at least 0")
         if not 0 <= self.kl < float("inf") or not 0 <= self.focus < float("inf"):
@@ -171,13 +173,17 @@ class Stages:
             return model.loss(params, batch, key, config.loss)
 
         predict = jax.jit(model.predict, out_shardings=PartitionSpec())
+        devices = self.mesh.size
+        group = max(
+            devices, min(config.model.batch, CHUNK_WINDOWS) // devices * devices
+        )  # no more memory than an update
         probe = held_out.batch(np.arange(len(held_out)))
 
         def check(params: Any) -> dict[str, float]:
             """Root mean square error on held-out windows, given the true prefix."""
             tokens, error = self.text[probe["instruction"]], []
-            for at in range(0, len(held_out), CHUNK_WINDOWS):
-                part = slice(at, at + CHUNK_WINDOWS)
+            for at in range(0, len(held_out) - group + 1, group):
+                part = slice(at, at + group)
                 current = probe["current"][part].astype(np.float32)
                 values = predict(params, current, probe["value"][part, 0], tokens[part])
                 error.append(np.square(np.asarray(values)[:, 1:] - probe["value"][part, 1:]).mean())
@@ -191,7 +197,10 @@ class Stages:
 
         def start() -> Any:
             params = config.pretrained.params(model, config.seed + 1, training.target)
-            return {name: value if trains(name) else value.astype(model.stored(name)) for name, value in params.items()}
+            for name in params:  # one at a time, each f32 array let go of
+                if not trains(name):
+                    params[name] = params[name].astype(model.stored(name))
+            return params
 
         def make() -> dict[str, np.ndarray]:
             made = fit("wvm", training, start, batches, folder, self.model_meta, check, trains)
@@ -237,9 +246,7 @@ def train(stages: Stages) -> tuple[Critic, dict[str, float]]:
     """
     config, films = stages.config, stages.films
     if jax.process_count() > 1 and not stages.encoded:
-        raise InputError(
-            "the windows are not encoded yet: run the command on one host first, with until=pool, without hosts, mesh"
-        )
+        raise InputError("the windows are not encoded yet: run the same command on one host first, with until=pool")
     vae, statistics = stages.vae()
     pool, held_out = stages.pools(vae, statistics)
     wvm = stages.wvm(pool, held_out)

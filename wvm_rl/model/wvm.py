@@ -101,7 +101,7 @@ class WorldValueModel:
 
     def stored(self, name: str) -> np.dtype:
         """Type in which a parameter can be kept without changing any result: that of the matmul it is cast for."""
-        parts = (".blocks.", ".conditioner.", ".patch_embedding.")
+        parts = (".blocks.", ".conditioner.text_", ".patch_embedding.")
         casts = name.endswith(".kernel") and any(part in name for part in parts)
         return np.dtype(jnp.dtype(self.config.transformer.compute_dtype) if casts else jnp.float32)
 

@@ -153,7 +153,7 @@ def load_transformer(path: Path | str, dtype: Any = jnp.float32, sharding: Any =
     Args:
         path: folder of config.json and safetensors files, or a diffusers pipeline's folder with `transformer/`.
         dtype: of the stored weights and of matmuls' inputs: float32 or bfloat16. Sums, norms, modulation and the
-            residual stream are f32 either way.
+            residual stream are f32 either way. None: f32, widened from whatever each tensor is stored as.
         sharding: `jax.sharding.Sharding`, or a function (name, shape) -> sharding; None leaves it to JAX.
 
     Raises:
@@ -188,7 +188,7 @@ def load_vae(path: Path | str, dtype: Any = jnp.float32) -> VideoVae:
 
     Args:
         path: folder of config.json and safetensors files, or a diffusers pipeline's folder with `vae/`.
-        dtype: of the stored weights.
+        dtype: of the stored weights; None: f32, widened from whatever each tensor is stored as.
 
     Raises:
         InputError: as `load_transformer`.
@@ -207,11 +207,6 @@ def load_vae(path: Path | str, dtype: Any = jnp.float32) -> VideoVae:
     entries = published.vae_entries(shapes, config.num_res_blocks, layout)
     vae.params = _placed(weights.read(entries, shapes, dtype), None)
     return vae
-
-
-def stored_dtype(path: Path | str, part: str) -> Any:
-    """Type of the weights in a folder: of its first tensor; `load_transformer` and `load_vae` check the others."""
-    return published.Weights(folder_of(path, part)).dtype
 
 
 def save_vae(model: VideoVae, path: Path | str, layout: str = "diffusers") -> None:
@@ -284,7 +279,9 @@ def transformer_config(folder: Path, dtype: Any) -> TransformerConfig:
         content |= {"attention_head_dim": content["dim"] // content["num_heads"], "patch_size": [1, 2, 2]}
         content |= {"text_dim": TransformerConfig.text_dim}
     sizes = _known(folder, content, TransformerConfig)
-    return TransformerConfig(**sizes | {"patch_size": list(sizes["patch_size"])}, compute_dtype=np.dtype(dtype).name)
+    return TransformerConfig(
+        **sizes | {"patch_size": list(sizes["patch_size"])}, compute_dtype=np.dtype(dtype or jnp.float32).name
+    )
 
 
 def _placed(arrays: Any, layout: Any) -> Params:

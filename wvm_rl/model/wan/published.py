@@ -180,15 +180,8 @@ class Weights:
     def __contains__(self, name: str) -> bool:
         return name in self._files
 
-    @property
-    def dtype(self) -> Any:
-        """Type of the first tensor."""
-        name, path = next(iter(self._files.items()))
-        with safe_open(path, "flax") as file:
-            return file.get_tensor(name).dtype
-
     def read(self, entries: list[Entry], shapes: Shapes, dtype: Any) -> Iterator[tuple[str, np.ndarray]]:
-        """Our arrays, one at a time.
+        """Our arrays, one at a time, of `dtype`, which theirs must have; None widens each to f32, whatever it is.
 
         Raises:
             InputError: names the tensor that is unknown, missing, of another shape or type, or not finite.
@@ -209,7 +202,9 @@ class Weights:
                     raise InputError(
                         f"{self.folder}: {name} is {list(tensor.shape)}, its config.json needs {list(entry.shape)}"
                     )
-                if tensor.dtype != np.dtype(dtype):
+                if dtype is None:
+                    tensor = np.asarray(tensor, np.float32)
+                elif tensor.dtype != np.dtype(dtype):
                     raise InputError(
                         f"{self.folder}: {name} is {tensor.dtype}, asked for {np.dtype(dtype)}: load it with "
                         f"dtype={tensor.dtype}"

@@ -41,7 +41,7 @@ class TransformerConfig:
     compute_dtype: str = "float32"  # inputs of matmuls: float32 | bfloat16; everything else is float32
     unroll: bool = False  # unroll the scan over layers: lets XLA drop what nobody reads, compiles slower
     remat: bool = False  # recompute a block in the backward pass instead of keeping its activations
-    lora_rank: int = 0  # of low-rank updates of the blocks' linear maps, which alone train then; 0: none
+    lora_rank: int = 0  # of low-rank updates of the blocks' linear maps, which train in their place; 0: none
     # Shorter texts stand for ones padded to this many tokens by repeats of their last one, which attention then counts
     # as often: Wan pads to 512 without a mask, and equal tokens need no computing twice. 0: texts are taken as given.
     text_length: int = 0
@@ -193,9 +193,9 @@ class Conditioner(nnx.Module):
     """Embeds timestep and text for one stream."""
 
     def __init__(self, width: int, freq_dim: int, text_dim: int, dtype: Any, *, rngs: nnx.Rngs):
-        self.time_in = Linear(freq_dim, width, rngs=rngs, dtype=dtype)
-        self.time_out = Linear(width, width, rngs=rngs, dtype=dtype)
-        self.time_proj = Linear(width, 6 * width, rngs=rngs, dtype=dtype)
+        self.time_in = Linear(freq_dim, width, rngs=rngs)  # f32, as modulation is
+        self.time_out = Linear(width, width, rngs=rngs)
+        self.time_proj = Linear(width, 6 * width, rngs=rngs)
         self.text_in = Linear(text_dim, width, rngs=rngs, dtype=dtype)
         self.text_out = Linear(width, width, rngs=rngs, dtype=dtype)
         for layer in (self.time_in, self.time_out):
