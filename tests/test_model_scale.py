@@ -12,13 +12,14 @@ from tests.model_toy import corpus, preset, stages
 from wvm_rl.embed import add
 from wvm_rl.errors import InputError
 from wvm_rl.model import lora
-from wvm_rl.model.codec import Codec
+from wvm_rl.model.codec import Codec, LatentStatistics
 from wvm_rl.model.config import read
+from wvm_rl.model.critic import FORMAT, Critic, CriticConfig
 from wvm_rl.model.heads import HEADS, HLGaussian
 from wvm_rl.model.initial import PretrainedConfig, interpolated
 from wvm_rl.model.presets import PRESETS
 from wvm_rl.model.stages import Stages, train
-from wvm_rl.model.text import Umt5TextConfig
+from wvm_rl.model.text import Umt5TextConfig, default_cache
 from wvm_rl.model.wan.load import Transformer, VideoVae, load_transformer, save_transformer, save_vae, transformer_graph
 from wvm_rl.model.wan.transformer import attend
 from wvm_rl.model.wvm import LossConfig, WorldValueModel
@@ -181,6 +182,19 @@ def test_embedded_text_reaches_the_values(tmp_path):
     assert read(large, written, "config.json") == config
     with pytest.raises(InputError, match="missing key file of Umt5TextConfig"):
         read(large, written | {"text": {"tokens": 3}}, "config.json")
+
+
+def test_a_critic_keeps_bf16_and_forgets_where_its_maker_kept_embeddings(tmp_path):
+    config = embedded(tmp_path / "mine", text_length=8, compute_dtype="bfloat16")
+    shapes = {f"vae.{name}": shape for name, shape in Codec(config).graph.shapes.items()}
+    shapes |= {f"wvm.{name}": shape for name, shape in WorldValueModel(config).graph.shapes.items()}
+    statistics = LatentStatistics([0.0] * 4, [1.0] * 4)
+    critic = Critic(CriticConfig(FORMAT, "wan2.2-ti2v-5b", "toy", [], config, statistics), random(shapes))
+    critic.save(tmp_path / "critic")
+    assert "mine" not in (tmp_path / "critic" / "config.json").read_text()
+    found = Critic.load(tmp_path / "critic")
+    assert found.fingerprint == critic.fingerprint and found.config.model.text.file == default_cache()
+    assert found.params["wvm.video.stack.blocks.ffn_in.kernel"].dtype == jnp.bfloat16
 
 
 # Low-rank updates

@@ -18,6 +18,7 @@ from wvm_rl.model.codec import Codec, LatentStatistics
 from wvm_rl.model.config import read
 from wvm_rl.model.inference import Inference
 from wvm_rl.model.presets import PRESETS, WvmConfig
+from wvm_rl.model.text import Umt5TextConfig, default_cache
 from wvm_rl.model.wvm import WorldValueModel
 
 FORMAT = 2  # of config.json
@@ -105,7 +106,9 @@ class Critic:
         with atomic(Path(folder)) as partial_folder:
             partial_folder.mkdir()
             weights.save(partial_folder / "model.safetensors", self.params)
-            (partial_folder / "config.json").write_text(_json(asdict(self.config)))
+            config = asdict(self.config)
+            config["model"]["text"].pop("file", None)  # each user's own, see `load`
+            (partial_folder / "config.json").write_text(_json(config))
             if self.card:
                 (partial_folder / "README.md").write_text(self.card)
 
@@ -125,7 +128,10 @@ class Critic:
             raise InputError(f"{path}: not the configuration of a critic of format {FORMAT}")
         if str(content.get("preset")) not in PRESETS:
             raise InputError(f"{path}: preset {content.get('preset')} is unknown: choose one of {', '.join(PRESETS)}")
-        config = read(CriticConfig, content, str(path), model=PRESETS[content["preset"]])
+        kind, model = PRESETS[content["preset"]], content.get("model")
+        if isinstance(model, dict) and isinstance(model.get("text"), dict) and isinstance(kind().text, Umt5TextConfig):
+            model["text"]["file"] = default_cache()
+        config = read(CriticConfig, content, str(path), model=kind)
         shapes = {**_named("vae", Codec(config.model).graph.shapes)}
         shapes |= _named("wvm", WorldValueModel(config.model).graph.shapes)
         channels = config.model.vae.z_dim
