@@ -109,6 +109,7 @@ class Stages:
             "loss": asdict(config.loss),
             "fit": _shaping(config.model),
             "instructions": films.instructions,
+            "text": hashlib.sha256(self.text.tobytes()).hexdigest(),
         }
 
     def folder(self, stage: str, meta: dict[str, Any]) -> Path:
