@@ -6,7 +6,7 @@ only comparable within a run.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -81,17 +81,18 @@ def updates(config: BenchmarkConfig) -> dict[str, Callable[[], Any]]:
             "text": np.stack([preset.text.tokenize("lift the cube")] * 6),
             "instruction": rng.integers(0, 6, config.batch).astype(np.int32),
         }
-        calls[name] = partial(_update, training, model, batch, {})
+        calls[name] = partial(next, _updates(training, model, batch))
     return calls
 
 
-def _update(training: Training, model: WorldValueModel, batch: dict[str, Any], kept: dict[str, Any]) -> None:
-    if not kept:
-        params = model.graph.init(0)
-        kept["update"], kept["state"] = training.compiled(params), training.start(params)
-    with jax.set_mesh(training.mesh):
-        kept["state"], parts = kept["update"](kept["state"], {}, training.place(batch), np.int32(0))
-        jax.block_until_ready(parts)
+def _updates(training: Training, model: WorldValueModel, batch: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """One update for each `next`."""
+    params = model.graph.init(0)
+    update, state = training.compiled(params), training.start(params)
+    while True:
+        with jax.set_mesh(training.mesh):
+            state, parts = update(state, {}, training.place(batch), np.int32(0))
+        yield jax.block_until_ready(parts)
 
 
 def measured(calls: dict[str, Callable[[], Any]], repeats: int) -> dict[str, float]:

@@ -1,12 +1,14 @@
 """Heads, text, low-rank updates, published weights as a start, and the memory plan."""
 
 import json
+import re
 from dataclasses import asdict, replace
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.extend.core import jaxprs_in_params
 
 from tests.model_toy import corpus, preset, stages
 from wvm_rl.embed import add
@@ -24,8 +26,11 @@ from wvm_rl.model.wan.load import Transformer, VideoVae, load_transformer, save_
 from wvm_rl.model.wan.transformer import attend
 from wvm_rl.model.wvm import LossConfig, WorldValueModel
 from wvm_rl.plan import PlanConfig, plan
+from wvm_rl.values.wvm import Wvm
 
 pytestmark = pytest.mark.usefixtures("compile_quickly")
+
+ORIGIN = {"encoder": "umt5", "dtype": "float32"}
 
 
 def of(**changes):
@@ -152,24 +157,30 @@ def test_embeddings_of_instructions_come_from_one_file(tmp_path):
     with pytest.raises(InputError, match=r"python -m wvm_rl\.embed"):
         config.tokenize("lift")
     rng = np.random.default_rng(0)
-    add(path, {"lift": rng.normal(size=(2, 8)).astype(np.float32)})
-    add(path, {"stack": np.ones((4, 8), np.float32), "wide": np.ones((2, 9), np.float32)})
+    add(path, {"lift": rng.normal(size=(2, 8)).astype(np.float32)}, ORIGIN)
+    add(path, {"stack": np.ones((4, 8), np.float32), "wide": np.ones((2, 9), np.float32)}, ORIGIN)
+    assert json.loads(config.origin) == ORIGIN
+    with pytest.raises(InputError, match="holds embeddings of dtype=float32 encoder=umt5, these are of dtype=bfloat16"):
+        add(path, {}, ORIGIN | {"dtype": "bfloat16"})
     tokens = config.tokenize("lift")
     assert tokens.shape == config.shape == (4, 8) and tokens.dtype == config.dtype
     assert (tokens[:2] != 0).all() and (tokens[2:] == 0).all()  # the padding Wan attends to
     for instruction, message in (("push", "has no embedding of `push`"), ("stack", "4 tokens"), ("wide", "expected")):
         with pytest.raises(InputError, match=message):
             config.tokenize(instruction)
+    with pytest.raises(InputError, match=re.escape("""'instructions=["don'"'"'t"]'""")):
+        config.tokenize("don't")
     path.write_bytes(path.read_bytes()[:50])
-    with pytest.raises(InputError, match="not a whole safetensors file"):
-        config.tokenize("lift")
+    for read_it in (lambda: config.tokenize("lift"), lambda: config.origin, lambda: add(path, {}, ORIGIN)):
+        with pytest.raises(InputError, match="not a whole safetensors file"):
+            read_it()
 
 
 def test_embedded_text_reaches_the_values(tmp_path):
     """A model of the large preset's kind, with embeddings in place of a trained encoder."""
     path = tmp_path / "umt5.safetensors"
     rng = np.random.default_rng(0)
-    add(path, {words: rng.normal(size=(2, 8)).astype(np.float32) for words in corpus().instructions})
+    add(path, {words: rng.normal(size=(2, 8)).astype(np.float32) for words in corpus().instructions}, ORIGIN)
     config = embedded(path, text_length=8)
     large, text = type(config), config.text
     model = WorldValueModel(config)
@@ -195,6 +206,13 @@ def test_a_critic_keeps_bf16_and_forgets_where_its_maker_kept_embeddings(tmp_pat
     found = Critic.load(tmp_path / "critic")
     assert found.fingerprint == critic.fingerprint and found.config.model.text.file == default_cache()
     assert found.params["wvm.video.stack.blocks.ffn_in.kernel"].dtype == jnp.bfloat16
+    found.config.model.text.file = str(tmp_path / "umt5.safetensors")
+    sources = []
+    for dtype in ("float32", "bfloat16"):
+        (tmp_path / "umt5.safetensors").unlink(missing_ok=True)
+        add(tmp_path / "umt5.safetensors", {}, ORIGIN | {"dtype": dtype})
+        sources.append(Wvm(found).fingerprint)
+    assert sources[0] != sources[1]  # values depend on the text encoder
 
 
 # Low-rank updates
@@ -203,8 +221,9 @@ def test_a_critic_keeps_bf16_and_forgets_where_its_maker_kept_embeddings(tmp_pat
 def test_low_rank_updates_start_at_nothing_and_merge():
     plain, adapted = WorldValueModel(preset()), WorldValueModel(of(lora_rank=2))
     extra = adapted.graph.shapes.keys() - plain.graph.shapes.keys()
-    assert extra and all(name.startswith("video.stack") and lora.trains(name) for name in extra)
-    assert not lora.trains("video.stack.blocks.ffn_in.kernel") and lora.trains("value.place")
+    assert extra and all(name.startswith("video.stack") and lora.trains(name, 2) for name in extra)
+    kernel = "video.stack.blocks.ffn_in.kernel"
+    assert lora.trains(kernel, 0) and not lora.trains(kernel, 2) and lora.trains("value.place", 2)
     params = random(adapted.graph.shapes)
     rng = np.random.default_rng(1)
     current, prefix = rng.normal(size=(3, *plain.config.latent)).astype(np.float32), np.full(3, 0.5, np.float32)
@@ -342,6 +361,17 @@ def test_bf16_keeps_norms_and_sums_in_f32():
     ]
     assert 0 < np.abs(values[1] - values[0]).max() < 0.05
     np.testing.assert_array_equal(values[1], values[2])
+    kinds = set(of_half(jax.make_jaxpr(quick.predict)(stored, current, prefix, tokens).jaxpr))
+    assert kinds == {"convert_element_type", "concatenate", "scan"}  # bf16 only on its way into a matmul
+
+
+def of_half(jaxpr):
+    """Primitives with a result in bf16, nested ones too."""
+    for equation in jaxpr.eqns:
+        if any(getattr(out.aval, "dtype", None) == jnp.bfloat16 for out in equation.outvars):
+            yield str(equation.primitive)
+        for inner in jaxprs_in_params(equation.params):
+            yield from of_half(inner)
 
 
 def test_plan_counts_bytes_without_allocating():
@@ -349,12 +379,12 @@ def test_plan_counts_bytes_without_allocating():
     count = sum(np.prod(shape) for shape in WorldValueModel(preset()).graph.shapes.values())
     full = plan(config)
     assert full.parameters == 4 * count
-    assert 2 * 4 * count <= full.optimiser < 2 * 4 * count + 100 and full.temporary > 4 * count
-    low = plan(replace(config, mode="lora"))
+    assert 3 * 4 * count <= full.optimiser < 3 * 4 * count + 100 and full.temporary > 4 * count
+    low = plan(replace(config, wvm=of(lora_rank=2), average=0.0))
     assert low.optimiser < full.optimiser and low.parameters > full.parameters
     inference = plan(replace(config, mode="inference"))
     vae = sum(np.prod(shape) for shape in Codec(preset()).graph.shapes.values())
     assert inference.parameters == 4 * (count + vae) and inference.optimiser == 0
-    for changes, message in (({"mode": "train"}, "choose one of full, lora, inference"), ({"batch": 0}, "at least 1")):
+    for changes, message in (({"mode": "full"}, "choose one of train, inference"), ({"batch": 0}, "at least 1")):
         with pytest.raises(InputError, match=message):
             replace(config, **changes)

@@ -1,7 +1,8 @@
 """Run as a program with eight virtual devices: loss, gradients and updates on meshes against one device.
 
 Prints one JSON line: mesh -> relative difference of the loss, largest of the gradients in shares of each one's largest
-entry, and the shape a device holds of one parameter, its moment and its mean.
+entry, and the shape a device holds of one parameter, its moment and its mean; `lora` is the mixed mesh with low-rank
+updates of a frozen video stream.
 """
 
 import json
@@ -14,20 +15,21 @@ import numpy as np
 
 from tests.model_toy import preset
 from wvm_rl import sharding
+from wvm_rl.model import lora
 from wvm_rl.model.training import FitConfig, Training
 from wvm_rl.model.wan.load import Transformer, load_transformer, save_transformer, transformer_graph
 from wvm_rl.model.wvm import LossConfig, WorldValueModel
 from wvm_rl.sharding import MeshConfig
 
-MESHES = {"one": (1, 1), "data": (8, 1), "fsdp": (1, 8), "mixed": (2, 4)}
+MESHES = {"data": (8, 1), "fsdp": (1, 8), "mixed": (2, 4)}
 SIZE = 16
 BIG = "video.stack.blocks.ffn_in.kernel"
 
 
-def model_of() -> WorldValueModel:
+def model_of(rank: int = 0) -> WorldValueModel:
     """The toy with sides that eight devices divide, and with the scan and rematerialisation of the large preset."""
-    config = preset()
-    transformer = replace(config.transformer, num_attention_heads=4, attention_head_dim=8, remat=True)
+    config, heads = preset(), {"num_attention_heads": 4, "attention_head_dim": 8}
+    transformer = replace(config.transformer, **heads, remat=True, lora_rank=rank)
     return WorldValueModel(replace(config, transformer=transformer))
 
 
@@ -42,19 +44,21 @@ def batch_of(model: WorldValueModel) -> dict[str, np.ndarray]:
     }
 
 
-def run(mesh: tuple[int, int]) -> dict:
-    model = model_of()
+def run(mesh: tuple[int, int], rank: int = 0) -> dict:
+    model = model_of(rank)
     config = FitConfig(steps=10, batch=SIZE, learning_rate=1e-2, warmup=0, clip=1e6, beta1=0.5)
     training = Training(lambda *given: model.loss(*given, LossConfig()), config, 0, MeshConfig(*mesh).make())
     params = model.graph.init(0, training.target)
     rng = np.random.default_rng(1)  # a fresh model's output layers are zero, and so most of its gradients
     params = {name: value + 0.1 * rng.normal(size=value.shape).astype(np.float32) for name, value in params.items()}
+    frozen = {name: params.pop(name) for name in list(params) if not lora.trains(name, rank)}
     update = training.compiled(params)
     state = training.start(params)
     with jax.set_mesh(training.mesh):
-        state, parts = update(state, {}, training.place(batch_of(model)), np.int32(0))
+        state, parts = update(state, frozen, training.place(batch_of(model)), np.int32(0))
     moment = state["optimiser"][1][0].mu  # after one step half the gradient, as beta1 is
-    shapes = [array[BIG].sharding.shard_shape(array[BIG].shape) for array in (state["params"], moment, state["mean"])]
+    large = [frozen] if rank else [state["params"], moment, state["mean"]]
+    shapes = [array[BIG].sharding.shard_shape(array[BIG].shape) for array in large]
     loss, grads = jax.device_get((parts["loss"], moment))
     return {"loss": loss, "grads": grads, "shapes": shapes}
 
@@ -77,10 +81,12 @@ def loaded() -> dict:
 
 if __name__ == "__main__":
     assert jax.device_count() == 8
-    found = {name: run(mesh) for name, mesh in MESHES.items()}
-    one = found.pop("one")
+    ones = {rank: run((1, 1), rank) for rank in (0, 4)}
+    found = [(name, 0, run(mesh)) for name, mesh in MESHES.items()]
+    found.append(("lora", 4, run(MESHES["mixed"], 4)))
     summary = {}
-    for name, other in found.items():
+    for name, rank, other in found:
+        one = ones[rank]
         scale = {key: np.abs(grad).max() for key, grad in one["grads"].items()}
         worst = max(float(np.abs(other["grads"][key] - one["grads"][key]).max() / scale[key]) for key in scale)
         summary[name] = {

@@ -8,11 +8,14 @@ if TYPE_CHECKING:
     from wvm_rl.model.critic import Critic
 
 
-def write_card(critic: "Critic", seed: int, data: dict[str, Any], scores: dict[str, float], seconds: float) -> str:
+def write_card(
+    critic: "Critic", start: str, seed: int, data: dict[str, Any], scores: dict[str, float], seconds: float
+) -> str:
     """Markdown: what the critic is, how to make it again, what it was trained on, how it scored while training.
 
     Args:
         critic: trained.
+        start: its first parameters, in words.
         seed: of the training.
         data: name -> what it was trained on.
         scores: last metrics of each training stage.
@@ -21,6 +24,9 @@ def write_card(critic: "Critic", seed: int, data: dict[str, Any], scores: dict[s
     origin = provenance()
     model = critic.config.model
     sizes = {
+        "preset": critic.config.preset,
+        "value head": model.value.head,
+        "first parameters": start,
         "parameters": f"{sum(value.size for value in critic.params.values()):,}",
         "frames": f"{model.size}x{model.size} at {model.fps:g} a second, camera {critic.camera}",
         "fingerprint": critic.fingerprint,
@@ -44,21 +50,32 @@ def write_card(critic: "Critic", seed: int, data: dict[str, Any], scores: dict[s
             "|---|---|",
             *(f"| {name} | {value} |" for name, value in rows.items()),
         ]
-    return "\n".join([*lines, "", CHOICES, ""])
+    return "\n".join([*lines, "", CHOICES, PREDICTED[model.value.head], TEXT[type(model.text).__name__], ""])
 
 
 INTRODUCTION = """Values the frames of a manipulation episode by progress in [0,1], from pixels and the instruction
-(arXiv 2606.24742 in small). `model.safetensors` holds the weights, `config.json` the sizes. Made by:"""
+(arXiv 2606.24742). `model.safetensors` holds the weights, `config.json` the sizes. Made by:"""
 
 CHOICES = """## Choices the paper leaves open
 
 - A clip is prefix o[t-4], current o[t-3..t], future o[t+1..t+4]; current video attends to itself only.
-- The prefix token is the chunk's first value; the other three are predicted, by one Euler step from eps = 0.
+- The prefix token is the chunk's first value; the other three are predicted.
 - Value tokens sit in rotary time at their frame's place within the current latent, (j - 1.5) / 4, mid-image, and
   carry a learned vector of their place. Values are mapped from [0,1] to [-1,1] inside.
 - Value and video draw their own tau, with Wan's timestep shift.
 - Rewinding rearranges all nine frames; the plateau ratio is a share of the rewound windows; half of both kinds
   change direction within the clip.
 - Windows overlap at stride 1; windows before the third frame repeat the first one; std is the disagreement of the
-  overlapping predictions.
-- Text tokens come from a small byte-level encoder trained along; instructions it never saw mean little to it."""
+  overlapping predictions."""
+
+PREDICTED = {
+    "flow": "- The value head is a flow, read by one Euler step from eps = 0.",
+    "hl_gaussian": "- The value head is a histogram of 51 bins, read by its mean.",
+    "regression": "- The value head is a scalar.",
+}
+
+TEXT = {
+    "ByteTextConfig": """- Text tokens come from a small byte-level encoder trained along; instructions it never saw
+  mean little to it.""",
+    "Umt5TextConfig": "- Text tokens are umT5's, precomputed by `python -m wvm_rl.embed`.",
+}

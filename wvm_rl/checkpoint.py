@@ -12,7 +12,7 @@ import orbax.checkpoint as ocp
 
 from wvm_rl import sharding
 from wvm_rl.errors import InputError
-from wvm_rl.files import atomic
+from wvm_rl.files import atomic, writable
 
 KEPT = 2  # newest checkpoints that stay on disk: one more than needed, should the disk damage the last
 STEP = re.compile(r"step_(\d{9})")
@@ -34,9 +34,10 @@ def save(folder: Path | str, step: int, state: Any, meta: dict[str, Any]) -> Pat
             _write(partial, step, state, meta)
     else:  # every process writes its parts of the arrays into the same folder
         partial = folder / f".partial-step_{step:09d}"
+        writable(folder)
         if sharding.is_first():
             shutil.rmtree(partial, ignore_errors=True)
-            partial.mkdir(parents=True)
+            partial.mkdir()
         sharding.meet(f"checkpoint {step} opened")
         _write(partial, step, state, meta)
         sharding.meet(f"checkpoint {step} written")

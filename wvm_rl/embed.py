@@ -19,7 +19,7 @@ from envs.tasks import TASKS
 from wvm_rl import cli
 from wvm_rl.errors import InputError
 from wvm_rl.files import atomic, exclusive
-from wvm_rl.model.text import default_cache
+from wvm_rl.model.text import default_cache, origin_of
 
 NEEDED = ("torch", "transformers", "sentencepiece", "ftfy")
 TOKENS = 512  # Wan reads at most
@@ -53,11 +53,18 @@ class Encoder:
         self._torch = torch
         try:
             self._tokenizer = AutoTokenizer.from_pretrained(model, subfolder="tokenizer")
-            self._model = UMT5EncoderModel.from_pretrained(
-                model, subfolder="text_encoder", dtype=getattr(torch, dtype), use_safetensors=True
-            ).eval()
-        except (OSError, ValueError) as error:
+            encoder, found = UMT5EncoderModel.from_pretrained(
+                model,
+                subfolder="text_encoder",
+                dtype=getattr(torch, dtype),
+                use_safetensors=True,
+                output_loading_info=True,
+            )
+        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
             raise InputError(f"encoder={model} cannot be read: {str(error).splitlines()[0]}") from error
+        if lost := sorted(found["missing_keys"]):  # transformers would draw them at random
+            raise InputError(f"encoder={model}: tensor {lost[0]} is missing ({len(lost)} in all): fetch it again")
+        self._model = encoder.eval()
 
     def __call__(self, instruction: str) -> np.ndarray:
         """Embeddings [n,width] f32 of an instruction's n tokens, the end's included, padding not.
@@ -79,23 +86,35 @@ def cleaned(instruction: str) -> str:
     return " ".join(html.unescape(html.unescape(ftfy.fix_text(instruction))).split())
 
 
-def add(path: Path, new: dict[str, np.ndarray]) -> None:
-    """Adds embeddings to a file, which may not exist yet."""
-    try:
-        known: dict[str, Any] = load_file(path) if path.exists() else {}
-    except (OSError, SafetensorError) as error:
-        raise InputError(f"{path}: not a whole safetensors file ({error}): remove it") from error
+def check(path: Path, origin: dict[str, str]) -> None:
+    """Refuses a file that holds another encoder's embeddings, or the same one's of another type."""
+    if path.exists() and (found := origin_of(path)) != origin:
+        there, here = (" ".join(f"{name}={each[name]}" for name in sorted(each)) for each in (found, origin))
+        raise InputError(f"{path} holds embeddings of {there}, these are of {here}: give another file=")
+
+
+def add(path: Path, new: dict[str, np.ndarray], origin: dict[str, str]) -> None:
+    """Adds embeddings of one origin to a file, which may not exist yet.
+
+    Raises:
+        InputError: the file is damaged or of another origin.
+    """
+    check(path, origin)
+    known: dict[str, Any] = load_file(path) if path.exists() else {}
     with atomic(path) as partial:
-        save_file({**known, **new}, partial)
+        save_file({**known, **new}, partial, metadata=origin)
 
 
 def main(config: EmbedConfig) -> None:
     instructions = config.instructions or sorted({task().instruction for task in TASKS.values()})  # type: ignore[call-arg]
-    path = Path(config.file).expanduser()
-    encode = Encoder(config.encoder, config.dtype)
+    path, folder = Path(config.file).expanduser(), Path(config.encoder).expanduser()
+    model = str(folder) if folder.is_dir() else config.encoder
+    origin = {"encoder": folder.resolve().name, "dtype": config.dtype}  # alike for a folder and a name on the hub
+    check(path, origin)
+    encode = Encoder(model, config.dtype)
     found = {instruction: encode(instruction) for instruction in tqdm(instructions, desc="embedding")}
     with exclusive(path):
-        add(path, found)
+        add(path, found, origin)
     print(f"{len(found)} instructions in {path}")
 
 

@@ -12,6 +12,20 @@ from pathlib import Path
 from wvm_rl.errors import InputError
 
 
+def writable(folder: Path) -> None:
+    """Makes a folder, unless it is there.
+
+    Raises:
+        InputError: it cannot be made or written to.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK):
+            raise PermissionError
+    except OSError as error:
+        raise InputError(f"cannot write to {folder}: choose another folder or change its permissions") from error
+
+
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
     """Yields a temporary path beside `path` and renames it there if the block succeeds.
@@ -23,12 +37,7 @@ def atomic(path: Path) -> Iterator[Path]:
         InputError: the folder of `path` cannot be written to.
     """
     path = Path(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if not os.access(path.parent, os.W_OK):
-            raise PermissionError
-    except OSError as error:
-        raise InputError(f"cannot write to {path.parent}: choose another folder or change its permissions") from error
+    writable(path.parent)
     partial = path.with_name(f".partial-{uuid.uuid4().hex[:8]}-{path.name}")
     try:
         yield partial
@@ -57,12 +66,8 @@ def exclusive(path: Path) -> Iterator[None]:
     Raises:
         InputError: its folder cannot be written to.
     """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lock = path.with_name(f".{path.name}.lock").open("w")
-    except OSError as error:
-        raise InputError(f"cannot write to {path.parent}: choose another folder or change its permissions") from error
-    with lock:
+    writable(path.parent)
+    with path.with_name(f".{path.name}.lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -1,7 +1,8 @@
 """Memory that a preset needs on a mesh, without allocating it: `python -m wvm_rl.plan wvm=wan2.2-ti2v-5b mesh.fsdp=8`.
 
-Compiles the very update of pretraining, or a critic's programs, for as many virtual CPU devices as the mesh has and
-prints what the compiled program says of its own memory. Its matmuls' inputs are f32 even where the preset's are bf16,
+Compiles the very update of pretraining (its check on held-out windows, a forward pass of no more samples, needs less),
+or a critic's programs, for as many virtual CPU devices as the mesh has and prints what the compiled program says of
+its own memory. Its matmuls' inputs are f32 even where the preset's are bf16,
 which XLA's CPU compiler would widen a whole stack of layers at a time: temporary memory is an estimate. Its GPU
 compiler fuses otherwise, too.
 """
@@ -29,7 +30,7 @@ from wvm_rl.model.training import FitConfig, Training
 from wvm_rl.model.wvm import LossConfig, WorldValueModel
 from wvm_rl.sharding import MeshConfig
 
-MODES = ("full", "lora", "inference")
+MODES = ("train", "inference")
 GIB = 2.0**30
 
 
@@ -39,10 +40,10 @@ class PlanConfig:
 
     defaults: list[Any] = field(default_factory=lambda: [{"wvm": "tiny"}, "_self_"])
     wvm: Any = MISSING  # preset
-    mode: str = "full"  # full | lora (of wvm.transformer.lora_rank, or 16, on the video stream) | inference (a critic)
+    mode: str = "train"  # train (all of it, or with wvm.transformer.lora_rank) | inference (a critic)
     batch: int = 8  # samples an update, or episodes valued side by side
     instructions: int = 6  # different ones in a batch's table
-    average: float = 0.0  # of the training; more than 0 keeps a running mean of the parameters
+    average: float = 0.999  # of the training, see FitConfig; 0: no running mean of the parameters
     mesh: MeshConfig = field(default_factory=MeshConfig)
 
     def __post_init__(self) -> None:
@@ -69,8 +70,6 @@ def plan(config: PlanConfig) -> Plan:
         InputError: a mesh that does not divide the model or the batch, or has more devices than there are.
     """
     preset: WvmConfig = config.wvm
-    if config.mode == "lora" and not preset.transformer.lora_rank:
-        preset = replace(preset, transformer=replace(preset.transformer, lora_rank=16))
     if config.mode == "inference" and preset.transformer.lora_rank:
         raise InputError("a released critic has no low-rank updates: leave wvm.transformer.lora_rank=0")
     stored = WorldValueModel(preset).stored
@@ -84,7 +83,7 @@ def plan(config: PlanConfig) -> Plan:
     fit = FitConfig(steps=1000, batch=config.batch, learning_rate=1e-4, average=config.average)
     training = Training(partial(model.loss, config=LossConfig()), fit, 0, mesh)
     shapes = model.graph.shapes
-    trains = lora.trains if config.mode == "lora" else lambda name: True
+    trains = partial(lora.trains, rank=preset.transformer.lora_rank)
     params = {name: _struct(shape, jnp.float32, training.target(name, shape)) for name, shape in shapes.items()}
     trained = {name: array for name, array in params.items() if trains(name)}
     frozen = {name: array for name, array in params.items() if not trains(name)}

@@ -137,7 +137,8 @@ def main(config: PretrainConfig) -> None:
         return
     name = f"{critic.config.preset}-{critic.fingerprint[:8]}"
     out = Path(config.out).expanduser() if config.out else data_folder(config.data.root) / "critics" / name
-    critic.card = write_card(critic, config.seed, data, scores, time.monotonic() - start)
+    start_of = config.pretrained.described(config.wvm.transformer.lora_rank)
+    critic.card = write_card(critic, start_of, config.seed, data, scores, time.monotonic() - start)
     critic.save(out)
     print(f"critic {critic.fingerprint[:12]} in {out}")
 

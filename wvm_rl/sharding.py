@@ -20,6 +20,7 @@ from wvm_rl.errors import InputError
 
 SMALL = 1024  # parameters below this size are copied to every device
 BATCH = ("data", "fsdp")
+TABLES = ("text",)  # of a batch: rows that samples share, copied to every device
 
 
 @dataclass
@@ -91,7 +92,7 @@ def state(mesh: Mesh, tree: Any) -> Any:
 
 
 def batch(mesh: Mesh, arrays: dict[str, Any], size: int) -> dict[str, NamedSharding]:
-    """Shardings of a batch: arrays of `size` samples are split, tables that samples share are copied.
+    """Shardings of a batch of `size` samples: split, but for `TABLES`.
 
     Raises:
         InputError: the devices do not divide the batch.
@@ -99,7 +100,7 @@ def batch(mesh: Mesh, arrays: dict[str, Any], size: int) -> dict[str, NamedShard
     if size % mesh.size:
         raise InputError(f"batch={size} must be a multiple of the mesh's {mesh.size} devices")
     split, copied = NamedSharding(mesh, P(BATCH)), NamedSharding(mesh, P())
-    return {name: split if array.shape[0] == size else copied for name, array in arrays.items()}
+    return {name: copied if name in TABLES else split for name in arrays}
 
 
 def placed(array: np.ndarray, target: NamedSharding) -> jax.Array:

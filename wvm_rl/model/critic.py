@@ -132,14 +132,13 @@ class Critic:
         if isinstance(model, dict) and isinstance(model.get("text"), dict) and isinstance(kind().text, Umt5TextConfig):
             model["text"]["file"] = default_cache()
         config = read(CriticConfig, content, str(path), model=kind)
-        shapes = {**_named("vae", Codec(config.model).graph.shapes)}
-        shapes |= _named("wvm", WorldValueModel(config.model).graph.shapes)
         channels = config.model.vae.z_dim
         if len(config.latents.mean) != channels or len(config.latents.std) != channels:
             raise InputError(f"{path}: latents needs {channels} means and standard deviations")
         card = Path(folder) / "README.md"
         text = card.read_text() if card.exists() else ""
         critic = cls(config, {}, text)
+        shapes = _named("vae", critic.codec.graph.shapes) | _named("wvm", critic.model.graph.shapes)
         critic.params = {
             name: jnp.asarray(value)
             for name, value in weights.load(Path(folder) / "model.safetensors", shapes, critic.stored).items()

@@ -2,6 +2,7 @@
 
 from dataclasses import asdict, dataclass
 from functools import partial
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -30,6 +31,14 @@ class PretrainedConfig:
             raise InputError(f"pretrained.value={self.value}: choose random or interpolated")
         if self.value == "interpolated" and self.path is None:
             raise InputError("pretrained.value=interpolated needs pretrained.path: the video stream's weights")
+
+    def described(self, rank: int) -> str:
+        """The start in words, for a model card; `rank` of the video stream's updates, 0: all of it trained."""
+        if self.path is None:
+            return "drawn at random"
+        updates = f", which only updates of rank {rank} changed" if rank else ""
+        value = "drawn at random" if self.value == "random" else "interpolated from it"
+        return f"video stream of {Path(self.path).expanduser().resolve().name}{updates}; value stream {value}"
 
     def fingerprint(self, config: WvmConfig) -> dict[str, str]:
         """What tells two starts apart.

@@ -7,13 +7,16 @@ Arrays = dict[str, np.ndarray]
 FACTORS = (".lora_a", ".lora_b")
 
 
-def trains(name: str) -> bool:
-    """Whether a World Value Model's parameter trains when the video stream has low-rank updates."""
-    return name.endswith(FACTORS) or not name.startswith("video.")
+def trains(name: str, rank: int) -> bool:
+    """Whether a World Value Model's parameter trains: with low-rank updates, those and all but the video stream."""
+    return not rank or name.endswith(FACTORS) or not name.startswith("video.")
 
 
 def merged(params: Arrays) -> Arrays:
-    """The plain parameters that compute the same: every kernel W becomes W + A B; layers may be stacked in front."""
+    """The plain parameters that compute the same: every kernel W becomes W + A B; layers may be stacked in front.
+
+    A critic that keeps bf16 kernels rounds W + A B to 2^-9 of each entry, where training summed x W and x A B in f32.
+    """
     plain = {name: value for name, value in params.items() if not name.endswith(FACTORS)}
     for name in params:
         if name.endswith(FACTORS[0]):

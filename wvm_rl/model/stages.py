@@ -191,10 +191,7 @@ class Stages:
             return {"held_out_rmse": float(np.sqrt(np.mean(error)))}
 
         training = Training(loss, config.model, config.seed + 1, self.mesh)
-        rank = config.wvm.transformer.lora_rank
-
-        def trains(name: str) -> bool:
-            return lora.trains(name) if rank else True
+        trains = partial(lora.trains, rank=config.wvm.transformer.lora_rank)
 
         def start() -> Any:
             params = config.pretrained.params(model, config.seed + 1, training.target)

@@ -5,6 +5,8 @@ that turns a stack of those, [N,...], into text tokens [N,L,text_dim]. Instructi
 carries a table of them and an index a sample.
 """
 
+import json
+import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, Protocol
@@ -29,6 +31,10 @@ class TextConfig(Protocol):
     def shape(self) -> tuple[int, ...]:
         """Of one instruction's array."""
 
+    @property
+    def origin(self) -> str:
+        """What tokens depend on beside this configuration; empty: on nothing."""
+
     def tokenize(self, instruction: str) -> np.ndarray:
         """What the encoder reads of one instruction, `dtype` of `shape`."""
 
@@ -48,6 +54,10 @@ class ByteTextConfig:
     @property
     def shape(self) -> tuple[int, ...]:
         return (self.max_bytes,)
+
+    @property
+    def origin(self) -> str:
+        return ""
 
     def tokenize(self, instruction: str) -> np.ndarray:
         """UTF-8 bytes plus one, zero-padded: [max_bytes] i32.
@@ -95,6 +105,22 @@ def default_cache() -> str:
     return str(platformdirs.user_cache_path("wvm_rl") / "umt5.safetensors")
 
 
+def origin_of(path: Path) -> dict[str, str]:
+    """What computed a file's embeddings: encoder and dtype.
+
+    Raises:
+        InputError: the file is damaged, or does not say.
+    """
+    try:
+        with safe_open(path, "numpy") as file:
+            found = file.metadata() or {}
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"{path}: not a whole safetensors file ({error}): remove it") from error
+    if found.keys() != {"encoder", "dtype"}:
+        raise InputError(f"{path} does not say what computed its embeddings: remove it, run `python -m wvm_rl.embed`")
+    return found
+
+
 @dataclass
 class Umt5TextConfig:
     """Text tokens of Wan's own encoder, umT5-xxl, from a file that `python -m wvm_rl.embed` writes.
@@ -115,6 +141,18 @@ class Umt5TextConfig:
         if min(self.tokens, self.width) < 1:
             raise InputError(f"tokens={self.tokens} and width={self.width} of the text must be at least 1")
 
+    @property
+    def origin(self) -> str:
+        """The encoder that the file's embeddings come from, and its type.
+
+        Raises:
+            InputError: no such file, or not one of `python -m wvm_rl.embed`.
+        """
+        path = Path(self.file).expanduser()
+        if not path.exists():
+            raise InputError(f"{path}: no precomputed text embeddings: run `python -m wvm_rl.embed file={path}`")
+        return json.dumps(origin_of(path), sort_keys=True)
+
     def tokenize(self, instruction: str) -> np.ndarray:
         """Embeddings and the zeros behind them, [tokens+1,width] f32.
 
@@ -122,7 +160,8 @@ class Umt5TextConfig:
             InputError: no such file, or it lacks the instruction, or the instruction is longer.
         """
         path = Path(self.file).expanduser()
-        remedy = f"run `python -m wvm_rl.embed file={path} \"instructions=['{instruction}']\"`"
+        wanted = shlex.quote(f"instructions=[{json.dumps(instruction)}]")
+        remedy = f"run `python -m wvm_rl.embed file={path} {wanted}`"
         if not path.exists():
             raise InputError(f"{path}: no precomputed text embeddings: {remedy}")
         try:
@@ -135,7 +174,6 @@ class Umt5TextConfig:
         if found.ndim != 2 or found.shape[1] != self.width or found.dtype != np.float32:
             raise InputError(
                 f"{path}: `{instruction}` is {found.dtype}{list(found.shape)}, expected float32[n, {self.width}]: "
-                f"{remedy} anew"
                 f"{remedy} anew"
             )
         if len(found) > self.tokens:

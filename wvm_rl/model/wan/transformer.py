@@ -26,7 +26,7 @@ KeyValue = tuple[Array, Array]  # keys and values of a self-attention, each [B,S
 
 @dataclass
 class TransformerConfig:
-    """Sizes of the video transformer; names are those of Wan's published configuration."""
+    """The video transformer's sizes, named as Wan publishes them, and from `compute_dtype` on how it runs."""
 
     in_channels: int = 48  # latent channels
     out_channels: int = 48
