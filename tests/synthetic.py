@@ -60,7 +60,7 @@ def dataset(path: Path, episodes: Sequence[Episode], env_args: dict | None = Non
 class Brightness:
     """A critic that reads progress off the frames' brightness; takes what `wvm_rl.model.critic.Critic` takes."""
 
-    fps, size, camera, fingerprint = 4.0, 16, "workspace", "brightness"
+    fps, size, camera, fingerprint, origin = 4.0, 16, "workspace", "brightness", ""
     instructions = ("lift the red cube",)
 
     def values(self, clips):

@@ -83,6 +83,11 @@ class Critic:
         return self.config.instructions
 
     @property
+    def origin(self) -> str:
+        """Where its text tokens come from, if not from its own weights: values depend on it, too."""
+        return self.config.model.text.origin
+
+    @property
     def fingerprint(self) -> str:
         """SHA-256 of weights and configuration, as far as they shape its values."""
         shaping = asdict(self.config) | {"model": self.config.model.shaping()}

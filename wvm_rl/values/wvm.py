@@ -26,7 +26,7 @@ class Wvm:
 
     def __init__(self, critic: "Critic"):
         self.critic = critic
-        self.fingerprint = f"{critic.fingerprint} {critic.config.model.text.origin}".strip()
+        self.fingerprint = f"{critic.fingerprint} {critic.origin}".strip()
 
     def values(self, dataset: Dataset, start: int = 0) -> Iterator[Values]:
         """Values of the episodes from `start` on; refuses frames that the critic was not made for before the first.
