@@ -9,6 +9,7 @@ from typing import Any
 import mujoco
 import numpy as np
 
+from envs import looks
 from envs.meshes import coarse
 from envs.tasks import CONTROL_FREQUENCY
 from wvm_rl.errors import InputError
@@ -45,7 +46,7 @@ class Camera:
     """Draws [size, size, 3] u8 pictures of any model: visual geoms only, no shadows, reflections or skybox.
 
     Args:
-        name: "workspace", or a camera of the model such as "agentview".
+        name: "workspace", or a camera of the model such as "agentview", and perhaps a look, "workspace.moved10".
         size: pixels a side.
     """
 
@@ -53,20 +54,30 @@ class Camera:
         if not 8 <= size <= 1024:
             raise InputError(f"size={size} must lie in [8, 1024] pixels")
         self.name, self.size = name, size
+        self._place, self._plain = looks.split(name)[0], looks.split(name)[1] == looks.PLAIN
+        self._look: looks.Drawn | None = None
         self._model: mujoco.MjModel | None = None
         self._option = mujoco.MjvOption()
         self._option.geomgroup[:] = 0
         self._option.geomgroup[VISUAL_GROUP] = 1
         self._option.sitegroup[:] = 0
 
+    def begin(self, first: np.ndarray) -> None:
+        """Draws the camera's look for the episode that begins in state `first` [S]; without a look it does nothing."""
+        if not self._plain:
+            self._look, self._model = looks.Drawn(self.name, first), None
+
     def __call__(self, model: mujoco.MjModel, state: np.ndarray) -> np.ndarray:
         """Draws a simulator state [S] (time, positions, velocities): [size, size, 3] u8, a function of the two alone.
 
-        A live simulation's `data` will not do: its poses are one physics substep older than its state.
+        With a look it also depends on the episode, see `begin`. A live simulation's `data` will not do: its poses are
+        one physics substep older than its state.
 
         Raises:
             InputError: no OpenGL, no such camera, or a state of another model.
         """
+        if self._look is None and not self._plain:
+            raise ValueError(f"camera {self.name}: `begin` comes first")
         side = SUPERSAMPLING * self.size
         context = _context(model, side)
         fresh = model is not self._model
@@ -82,6 +93,8 @@ class Camera:
         mujoco.mjv_updateScene(
             model, data, self._option, None, self._pose, mujoco.mjtCatBit.mjCAT_ALL.value, self._scene
         )
+        if self._look is not None:
+            self._look.paint(self._scene, model)
         viewport = mujoco.MjrRect(0, 0, side, side)
         pixels = np.empty((side, side, 3), np.uint8)
         mujoco.mjr_render(viewport, self._scene, context)
@@ -95,7 +108,9 @@ class Camera:
         self._scene = mujoco.MjvScene(model, maxgeom=2 * model.ngeom + 100)
         for flag in UNSEEN:
             self._scene.flags[flag] = False
-        self._pose = pose(model, self.name)
+        self._pose = pose(model, self._place)
+        if self._look is not None:
+            self._look.aim(self._pose)
 
 
 def pose(model: mujoco.MjModel, name: str) -> mujoco.MjvCamera:

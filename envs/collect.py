@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from envs.cache import data_folder, exclusive, key
 from envs.camera import frame_interval
+from envs.looks import split
 from envs.recipes import RECIPES
 from envs.tasks import CONTROL_FREQUENCY, TASKS
 from envs.workers import Workers
@@ -32,6 +33,7 @@ class CollectConfig:
     episodes: int = 200
     seed: int = 0
     camera: str = "workspace"  # the critic's, see `envs.camera`
+    looks: list[str] = field(default_factory=list)  # of the camera beside the plain one, see `envs.looks`
     fps: int = 4  # frames a second of episode, a divisor of 20; 0: no frames, and no OpenGL needed
     size: int = 64  # pixels a side
     root: str | None = None  # data folder; null: `wvm_rl` in the user's cache
@@ -48,6 +50,8 @@ class CollectConfig:
             raise InputError(f"size={self.size} must lie in [8, 1024] pixels")
         if self.fps:
             frame_interval(self.fps)
+        for look in self.looks:
+            split(f"{self.camera}.{look}")
 
 
 def collect(config: CollectConfig) -> Path:

@@ -46,10 +46,12 @@ class Expert(RecipeConfig):
 
 @dataclass
 class Bench(RecipeConfig):
-    """Exactly one lapse an episode, in any phase: what a critic is measured on."""
+    """What a critic is measured on: exactly one lapse an episode, in any phase, beside experts and failures."""
 
     name: str = "bench"
-    shares: dict[str, float] = field(default_factory=lambda: {"hesitation": 0.5, "retry": 0.5})
+    shares: dict[str, float] = field(
+        default_factory=lambda: {"hesitation": 25 / 77, "retry": 25 / 77, "expert": 17 / 77, "failure": 10 / 77}
+    )
     mean_lapses: float = 1.0
     clustered: float = 0.0
 

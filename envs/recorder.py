@@ -20,21 +20,24 @@ def recorder(config: Any, parts: Path) -> Callable[[int | None], dict]:
         parts: folder of the part files `000012.hdf5`.
     """
     simulation = Simulation(config.env)
-    camera = Camera(config.camera, config.size) if config.fps else None
-    interval = frame_interval(config.fps) if config.fps else 0
-    frames: list[np.ndarray] = []
+    names = [config.camera, *(f"{config.camera}.{look}" for look in config.looks)] if config.fps else []
+    cameras = [Camera(name, config.size) for name in names]
+    interval = frame_interval(config.fps) if config.fps else 1
+    frames: list[list[np.ndarray]] = []
 
     def on_step(step: int) -> None:
         if step == 0:
             frames.clear()
-        if camera is not None and step % interval == 0:
-            frames.append(camera(simulation.model, simulation.state))
+            for camera in cameras:
+                camera.begin(simulation.state)
+        if step % interval == 0:
+            frames.append([camera(simulation.model, simulation.state) for camera in cameras])
 
     def answer(index: int | None) -> dict:
         if index is not None:
             episode = record(simulation, config.recipe, config.seed, index, on_step)
-            if camera is not None:
-                episode.frames = {config.camera: np.stack(frames)}
+            if names:
+                episode.frames = {name: np.stack(shown) for name, shown in zip(names, zip(*frames))}
                 episode.frame_step = np.arange(len(frames), dtype=np.int32) * interval
             write_part(parts / f"{index:06d}.hdf5", episode)
         return simulation.env_args

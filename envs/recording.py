@@ -24,6 +24,7 @@ class Performance:
 
     Attributes:
         step: control steps performed so far, counted by the recorder.
+        phase: number of the phase it is in; 0, on its way to the object, while it retracts.
         lapses: (kind, m, n) so far, inclusive control steps.
     """
 
@@ -35,7 +36,7 @@ class Performance:
         self.operator = Operator(simulation, style, rng)
         self.pending = list(lapses.hesitations)
         self.path: list[np.ndarray] = []  # set-points of the last approach
-        self.step = 0
+        self.step = self.phase = 0
         self.lapses: list[tuple[int, int, int]] = []
         self.slip_height = rng.uniform(0.008, 0.013) if simulation.task.name == "lift" else rng.uniform(0.02, 0.05)
         self.drop_at = rng.uniform(0.2, 0.6)  # share of the transport done
@@ -50,7 +51,7 @@ class Performance:
             fault = grasps[attempt] if attempt < len(grasps) else self.plan.failure
             final = attempt >= len(grasps)
             self.scene.miss = self.miss if fault == "miss" else np.zeros(3)
-            phase = self.phases[index]
+            phase, self.phase = self.phases[index], index
             yield from self._perform(phase, attempt, fault)
             if self._fails(phase, fault):
                 yield from self._retract(attempt, final)
@@ -109,7 +110,7 @@ class Performance:
                 self.lapses.append((HESITATION, start, self.step - 1))
 
     def _retract(self, attempt: int, final: bool) -> Iterator[np.ndarray]:
-        start = self.step
+        start, self.phase = self.step, 0
         yield from self.operator.retract(self.path, self.scene.style.hover, self.plan.retractions[attempt])
         if final:
             yield from self.operator.hold(1.5)
@@ -169,7 +170,7 @@ def _expected(lapses: Plan) -> int:
 def _play(
     simulation: Simulation, performance: Performance, kind: str, index: int, on_step: Callable[[int], None]
 ) -> Episode:
-    observations, states, actions, rewards = [], [], [], []
+    observations, states, actions, rewards, phases = [], [], [], [], []
     for action in performance.actions():
         if performance.step >= MAX_STEPS:
             break
@@ -177,6 +178,7 @@ def _play(
         observations.append(simulation.observations)
         states.append(simulation.state)
         actions.append(action)
+        phases.append(performance.phase)
         simulation.step(action)
         rewards.append(float(simulation.success))
         performance.step += 1
@@ -191,4 +193,5 @@ def _play(
         obs={key: np.stack([row[key] for row in observations]) for key in observations[0]},
         states=np.stack(states),
         model_file=simulation.model_file,
+        phase=np.array(phases, np.int32),
     )

@@ -102,10 +102,12 @@ def _renderer(path: str) -> Callable[[Job], dict[str, np.ndarray]]:
     def answer(job: Job) -> dict[str, np.ndarray]:
         with h5py.File(path, "r") as file:
             group = file[f"data/{job.demo}"]
-            model, states = compiled(str(group.attrs["model_file"])), group["states"][()][job.steps]
+            model, every = compiled(str(group.attrs["model_file"])), group["states"][()]
+        first, states = every[0], every[job.steps]
         frames = {}
         for name, size in sorted(job.sizes.items()):
             camera = cameras.setdefault((name, size), Camera(name, size))
+            camera.begin(first)
             frames[name] = np.stack([camera(model, state) for state in states])
         return frames
 

@@ -3,7 +3,17 @@
 import numpy as np
 import pytest
 
-from wvm_rl.metrics import bench_truth, correlation, hesitation_rmse, in_bench
+from wvm_rl.metrics import (
+    advantage_labels,
+    bench_truth,
+    calibration_error,
+    correlation,
+    cycle_voc,
+    hesitation_rmse,
+    in_bench,
+    memory_voc,
+    wins,
+)
 
 
 def test_true_value_of_a_hesitation():
@@ -69,3 +79,40 @@ def test_a_clock_is_perfect_on_experts_and_perfectly_wrong_on_retries():
     clock = np.linspace(0, 1, 40)
     assert correlation(clock, np.arange(40)) == pytest.approx(1)
     assert correlation(clock[10:15], bench_truth(40, 10, 14, "retry")[10:15]) == pytest.approx(-1)
+
+
+def test_cycle_voc_wants_the_backward_half_to_fall():
+    up = np.array([0.1, 0.4, 0.8])
+    assert cycle_voc(np.concatenate([up, up[::-1]])) == pytest.approx(1)
+    assert cycle_voc(np.linspace(0, 1, 6)) == pytest.approx(0)  # a clock: right on the way there, wrong on the way back
+    assert cycle_voc(np.concatenate([up[::-1], up])) == pytest.approx(-1)
+    # ranks 1 3 2 against 1 2 3 give 0.5, and so does the way back
+    assert cycle_voc(np.array([0.1, 0.8, 0.4, 0.4, 0.8, 0.1])) == pytest.approx(0.5)
+    assert np.isnan(cycle_voc(np.full(6, 0.5)))
+
+
+def test_memory_voc_of_values_that_stay():
+    # noise below 0.01 is no trend: unrounded, other definitions call this rise perfect
+    drift = np.linspace(0.501, 0.504, 10)
+    assert correlation(drift, np.arange(10)) == pytest.approx(1) and memory_voc(drift) == 0
+    assert memory_voc(np.linspace(0.5, 0.7, 10)) == pytest.approx(1)
+
+
+def test_a_chunk_is_in_a_lapse_wholly_or_not_at_all():
+    lapses = np.array([[0, 4, 7]])
+    # chunks of 3 steps from 0, 1, 2 .. of an episode of 12; the last ones are cut off at its end
+    labels = advantage_labels(12, lapses, np.arange(12), 3)
+    nan = np.nan
+    np.testing.assert_array_equal(labels, [0, 0, nan, nan, 1, 1, nan, nan, 0, 0, 0, 0])
+
+
+def test_calibration_error_by_hand():
+    value, truth = np.array([0.05, 0.07, 0.55, 1.0]), np.array([0.0, 0.1, 0.75, 0.9])
+    # bins [0,.1): errors .05 and -.03 sum to .02; [.5,.6): -.2; [.9,1]: .1
+    assert calibration_error(value, truth) == pytest.approx((0.02 + 0.2 + 0.1) / 4)
+    assert np.isnan(calibration_error(np.zeros(0), np.zeros(0)))
+
+
+def test_wins_count_pairs_with_ties_half():
+    table = wins([np.array([0.5, 0.9])], [np.array([0.5, 0.1]), np.array([1.0])])
+    np.testing.assert_array_equal(table, [[3.5, 0]])  # .5 ties .5 and exceeds .1; .9 exceeds both

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from wvm_rl.stats import crossed_mean, stratified_mean, success_interval, wilson
+from wvm_rl.metrics import wins
+from wvm_rl.stats import auroc, crossed_mean, interval, stratified_mean, success_interval, wilson
 
 
 def test_wilson_known_values():
@@ -67,3 +68,32 @@ def test_intervals_are_reproducible():
     values = np.random.default_rng(1).random(30)
     assert stratified_mean([values]) == stratified_mean([values])
     assert crossed_mean(values.reshape(3, 10)) == crossed_mean(values.reshape(3, 10))
+
+
+def pool(positive, negative):
+    return wins(positive, negative), *(np.array([len(each) for each in side]) for side in (positive, negative))
+
+
+def test_area_under_the_curve_is_the_mean_over_tasks():
+    easy = pool([np.array([0.9, 0.8])], [np.array([0.1])])
+    hard = pool([np.array([0.2]), np.array([0.6])], [np.array([0.2]), np.array([0.4])])  # 0.5 + 0 + 1 + 1 of 4
+    empty = pool([np.zeros(0)], [np.array([0.1])])
+    mean, samples = auroc([easy, hard, empty], joint=False)
+    assert mean == pytest.approx((1 + 2.5 / 4) / 2)
+    low, high = interval(samples)
+    assert low < mean < high <= 1
+    assert np.isnan(auroc([empty], joint=True)[0]) and np.isnan(interval(auroc([empty], joint=True)[1])).all()
+
+
+def test_resampled_areas_are_those_of_resampled_trajectories():
+    rng = np.random.default_rng(0)
+    positive = [rng.normal(0.5, 1, 4) for _ in range(30)]
+    negative = [rng.normal(0, 1, 5) for _ in range(30)]
+    mean, samples = auroc([pool(positive, negative)], joint=True)
+    direct = []
+    for _ in range(300):
+        rows = rng.integers(30, size=30)
+        high, low = (np.concatenate([side[row] for row in rows]) for side in (positive, negative))
+        direct.append((high[:, None] > low).mean())
+    assert samples.mean() == pytest.approx(mean, abs=0.01)
+    assert samples.std() == pytest.approx(np.std(direct), rel=0.15)

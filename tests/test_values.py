@@ -106,7 +106,7 @@ def test_the_critic_sees_frames_and_instruction_of_each_episode(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"fps": 2.0}, r"16x16 at 4 fps.*at 2; render them with `python -m envs.render .*fps=2 size=16`"),
+        ({"fps": 5.0}, r"16x16 at 4 fps.*at 5 or more; render them with `python -m envs.render .*fps=5 size=16`"),
         ({"size": 12}, r"needs 12x12.*python -m envs.render"),
         ({"camera": "side"}, r"no frames of camera side.*cameras=\[side\]"),
     ],
@@ -135,7 +135,7 @@ def test_instructions_that_the_critic_never_saw_are_said(tmp_path, capsys):
 
 def test_an_episode_shorter_than_a_clip_is_refused(tmp_path):
     data = dataset(tmp_path / "d.hdf5", [episode(0, 60), episode(1, 40)])
-    with pytest.raises(InputError, match=r"d\.hdf5: episode 1 has 8 frames, fewer than the 9 of a clip"):
+    with pytest.raises(InputError, match=r"d\.hdf5: episode 1 has 8 frames at 4 fps, fewer than the 9 at 4 of a clip"):
         label(data, Wvm(Brightness()), progress=False)
 
 

@@ -1,46 +1,60 @@
 """Suboptimal-Value-Bench, its RoboSuite part regenerated: `python -m wvm_rl.bench`.
 
-Every task has fresh episodes with exactly one lapse (recipe `bench`) and experts. The critic stands beside the clock
-and a per-frame regressor that learned from the same data. Scores as in PAPER.md section 4 (`wvm_rl.scores`).
+Fresh episodes of every task (recipe `bench`): with one lapse, experts and failures; and clips made from the experts.
+The critic stands beside sources that see nothing, regressors that learned from its own films, and a floor: a
+regressor that sees the simulator. Scores as in PAPER.md section 4 (`wvm_rl.scores`). Predictions made elsewhere are
+scored from a parquet file (`wvm_rl.values.file`); `export=<folder>` writes the videos they are made from.
 """
 
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from rich.console import Console
+from tqdm import tqdm
 
 from envs.collect import CollectConfig, collect, dataset_path
 from envs.recipes import RECIPES
 from envs.tasks import TASKS
-from wvm_rl import cli
+from wvm_rl import cli, scores
+from wvm_rl.data.clips import MADE, derived
 from wvm_rl.data.episodes import Dataset
 from wvm_rl.errors import InputError
+from wvm_rl.files import atomic
 from wvm_rl.label import label
+from wvm_rl.pretrain import DataConfig, collections, corpus
 from wvm_rl.runs import Run, WandbConfig
-from wvm_rl.scores import report, table, trajectories
+from wvm_rl.speed import labelling_speed
 from wvm_rl.values.base import Source
-from wvm_rl.values.clock import Clock
-from wvm_rl.values.frame import Frame, FrameConfig
-from wvm_rl.values.wvm import WvmConfig
+from wvm_rl.values.clock import BLIND, Blind
+from wvm_rl.values.file import Predictions
+from wvm_rl.values.regressors import Films, Frame, RegressorConfig, State, Video
+from wvm_rl.values.wvm import Wvm, WvmConfig
 
-MODELS = ("wvm", "clock", "frame")
+FLOOR = State.name
+LEARNED = (Frame.name, Video.name, FLOOR)
+MODELS = ("wvm", *LEARNED, *BLIND)
 
 
 @dataclass
 class BenchConfig:
     """Scores value sources on fresh episodes of all tasks."""
 
-    models: list[str] = field(default_factory=lambda: list(MODELS))  # of wvm, clock, frame; the first is the subject
+    models: list[str] = field(default_factory=lambda: list(MODELS))  # the first is the subject
+    predictions: dict[str, str] = field(default_factory=dict)  # name -> parquet file of values made elsewhere
     tasks: list[str] = field(default_factory=lambda: list(TASKS))
-    episodes: int = 50  # a task, half with a hesitation, half with a retry
-    experts: int = 17  # expert episodes a task
+    episodes: int = 77  # a task: 25 hesitations, 25 retries, 17 experts, 10 failures
     seed: int = 9000  # of the collection; not one that critics or policies learn from
+    fps: int = 10  # frames a second kept and scored
+    horizon_k: int = 20  # control steps over which advantages are ranked
     critic: str = "tiny"  # a critic shipped with this package, or the folder of one
-    training_episodes: int = 120  # expert episodes a task for the per-frame regressor: the critic's own
-    training_seed: int = 0  # of their collection
-    frame: FrameConfig = field(default_factory=FrameConfig)
+    data: DataConfig = field(default_factory=DataConfig)  # what the regressors learn from: the critic's own
+    frame: RegressorConfig = field(default_factory=lambda: RegressorConfig(steps=4000, batch=128))
+    video: RegressorConfig = field(default_factory=lambda: RegressorConfig(steps=4000, batch=16))
+    floor: RegressorConfig = field(default_factory=lambda: RegressorConfig(steps=3000, batch=512))
+    export: str | None = None  # folder for the videos and instructions instead of a run
     wandb: WandbConfig = field(default_factory=WandbConfig)
     root: str | None = None  # data folder; null: `wvm_rl` in the user's cache
     workers: int | None = None  # processes that collect; null: one a core
@@ -48,67 +62,136 @@ class BenchConfig:
     def __post_init__(self) -> None:
         if unknown := [model for model in self.models if model not in MODELS]:
             raise InputError(f"models has unknown {', '.join(unknown)}: choose from {', '.join(MODELS)}")
-        if not self.models or not self.tasks:
+        if taken := [name for name in self.predictions if name in MODELS]:
+            raise InputError(f"predictions.{taken[0]} has the name of a model: give it another")
+        if not (self.models or self.predictions) or not self.tasks:
             raise InputError("models and tasks must each name at least one")
         if unknown := [task for task in self.tasks if task not in TASKS]:
             raise InputError(f"tasks has unknown {', '.join(unknown)}: choose from {', '.join(TASKS)}")
-        if self.episodes < 2 or self.experts < 1:
-            raise InputError(f"episodes={self.episodes} must be at least 2 and experts={self.experts} at least 1")
-        if self.training_episodes < 1:
-            raise InputError(f"training_episodes={self.training_episodes} must be at least 1")
-        if self.seed == self.training_seed:
-            raise InputError(f"seed={self.seed} is training_seed: a benchmark needs episodes that nobody learned from")
+        if self.episodes < 4:
+            raise InputError(f"episodes={self.episodes} must be at least 4: one of each quality")
+        if self.horizon_k < 2:
+            raise InputError(f"horizon_k={self.horizon_k} must be at least 2 control steps")
+        if self.seed == self.data.seed:
+            raise InputError(f"seed={self.seed} is data.seed: a benchmark needs episodes that nobody learned from")
 
 
-def plans(config: BenchConfig, fps: float, size: int, recipe: str, episodes: int, seed: int) -> list[CollectConfig]:
-    """What to collect of a recipe, one dataset a task."""
-    if fps != round(fps):
-        raise InputError(f"critic={config.critic} reads {fps} frames a second; only whole numbers can be collected")
+def plans(config: BenchConfig, size: int) -> dict[str, CollectConfig]:
+    """What to collect, by task."""
     tasks: dict[str, Any] = TASKS
-    recipes: dict[str, Any] = RECIPES
-    settings: dict[str, Any] = {"episodes": episodes, "seed": seed, "fps": round(fps), "size": size}
+    recipe: Any = RECIPES["bench"]
+    settings: dict[str, Any] = {"episodes": config.episodes, "seed": config.seed, "fps": config.fps, "size": size}
     settings |= {"root": config.root, "workers": config.workers}
-    return [CollectConfig(env=tasks[task](), recipe=recipes[recipe](), **settings) for task in config.tasks]
+    return {task: CollectConfig(env=tasks[task](), recipe=recipe(), **settings) for task in config.tasks}
 
 
-def scored(task: str, files: Iterable[Dataset], sources: Sequence[Source], camera: str) -> tuple[list[dict], int]:
-    """Rows of a task's datasets for every source, and how many episodes have no score."""
-    rows, rejected = [], 0
-    for dataset in files:
-        for source in sources:
-            found = trajectories(task, source.name, dataset, label(dataset, source), camera)
-            rows += found
-        rejected += len(dataset) - len(found)
-    return rows, rejected
+def clips(task: str, dataset: Dataset, camera: str) -> dict[tuple[str, str], Dataset]:
+    """(task, clip) -> its episodes: as they were, and made from the experts'."""
+    return {(task, "bench"): dataset} | {(task, clip): derived(dataset, clip, camera) for clip in MADE}
+
+
+def rows_of(
+    sources: dict[str, Callable[[str, str], Source | None]], datasets: dict[tuple[str, str], Dataset], horizon: int
+) -> list[dict[str, Any]]:
+    """Rows of every source that can value a clip, for every dataset."""
+    rows: list[dict[str, Any]] = []
+    for name, source_of in sources.items():
+        for (task, clip), dataset in datasets.items():
+            if source := source_of(task, clip):
+                rows += scores.trajectories(task, name, clip, dataset, label(dataset, source), horizon)
+    return rows
+
+
+def sources_of(
+    config: BenchConfig, wvm: Wvm, experts: dict[str, Dataset]
+) -> dict[str, Callable[[str, str], Source | None]]:
+    """Name -> the source for a task's clip, or None where it has nothing to see."""
+
+    def always(source: Source) -> Callable[[str, str], Source | None]:
+        return lambda task, clip: source
+
+    found: dict[str, Callable[[str, str], Source | None]] = {"wvm": always(wvm)}
+    found |= {name: always(Blind(name)) for name in BLIND}
+    if any(name in LEARNED for name in config.models):
+        critic = wvm.critic
+        known = corpus(list(experts.values()), critic.size, config.data.held_out)
+        films = Films(
+            known.training,
+            known.instructions,
+            known.camera,
+            critic.fps,
+            critic.size,
+            f"{known.fingerprint} {critic.fps}",
+        )
+        found[Frame.name], found[Video.name] = always(Frame(config.frame, films)), always(Video(config.video, films))
+        floor = State(config.floor, experts)
+        found[FLOOR] = lambda task, clip: floor if clip == "bench" else None
+    return {name: found[name] for name in config.models} | {
+        name: Predictions(name, path).part for name, path in config.predictions.items()
+    }
+
+
+def export(folder: Path, datasets: dict[tuple[str, str], Dataset], camera: str) -> None:
+    """Writes every clip as `<folder>/<task>/<clip>/<episode>.mp4` and `episodes.csv`: what to predict values for."""
+    from envs.video import write_video
+
+    rows = []
+    for (task, clip), dataset in datasets.items():
+        for episode in tqdm(dataset, desc=f"{task} {clip}", unit="video"):
+            frames, _ = dataset.frames(episode.index, camera)
+            place = Path(task) / clip / f"{episode.index:03d}.mp4"
+            (folder / place).parent.mkdir(parents=True, exist_ok=True)
+            write_video(folder / place, frames, dataset.fps)
+            row = {"task": task, "clip": clip, "episode": episode.index, "video": str(place), "frames": len(frames)}
+            rows.append(row | {"fps": dataset.fps, "instruction": episode.instruction})
+    with atomic(folder / "episodes.csv") as partial:
+        pd.DataFrame(rows).to_csv(partial, index=False)
 
 
 def main(config: BenchConfig, folder: Path) -> None:
-    """Collects what is missing, labels it, prints the table and writes `bench.json` and `trajectories.parquet`."""
+    """Collects what is missing, labels it, prints the table and writes it with its rows to the run folder."""
     wvm = WvmConfig(critic=config.critic).source()
-    fps, size, camera = wvm.critic.fps, wvm.critic.size, wvm.critic.camera
-    fresh = {
-        "bench": plans(config, fps, size, "bench", config.episodes, config.seed),
-        "expert": plans(config, fps, size, "expert", config.experts, config.seed),
-    }
-    training = plans(config, fps, size, "expert", config.training_episodes, config.training_seed)
-    known = training if "frame" in config.models else []
-    names = [dataset_path(plan).name for plan in [*fresh["bench"], *fresh["expert"], *known]]
+    critic = wvm.critic
+    fresh = plans(config, critic.size)
+    known = collections(replace(config.data, root=config.root, workers=config.workers), critic.fps, critic.size)
+    learned = any(name in LEARNED for name in config.models)
+    if config.export:
+        datasets = _all_clips(fresh, critic.camera)
+        export(Path(config.export).expanduser(), datasets, critic.camera)
+        print(f"{sum(map(len, datasets.values()))} videos in {config.export}")
+        return
+    names = [dataset_path(plan).name for plan in [*fresh.values(), *(known if learned else [])]]
     run = Run.open(folder, asdict(config), config.wandb, {"critic": wvm.fingerprint, "episodes": ", ".join(names)})
     with run.stage("episodes"):
-        lapses, experts, learned = ([Dataset(collect(plan)) for plan in each] for each in (*fresh.values(), known))
-    sources: dict[str, Source] = {"wvm": wvm, "clock": Clock(), "frame": Frame(config.frame, learned, camera)}
-    rows: list[dict] = []
-    rejected = 0
+        datasets = _all_clips(fresh, critic.camera)
+        experts = {plan.env.name: Dataset(collect(plan)) for plan in known} if learned else {}
     with run.stage("values"):
-        for task, *files in zip(config.tasks, lapses, experts):
-            more, without = scored(task, files, [sources[model] for model in config.models], camera)
-            rows, rejected = rows + more, rejected + without
-    content = report(rows, rejected, fps)
+        sources = sources_of(config, wvm, experts)
+        rows = rows_of(sources, datasets, config.horizon_k)
+    speed: dict[str, float] = {}
+    if "wvm" in config.models:
+        with run.stage("speed"):
+            speed = labelling_speed(critic, next(iter(datasets.values())))
+    with run.stage("scores"):
+        conditions = {"fps": config.fps, "horizon_k": config.horizon_k, "seed": config.seed, **speed}
+        content = scores.report(rows, FLOOR if FLOOR in sources else None, conditions)
     run.write_rows("trajectories.parquet", rows)
+    for name, text in (("bench.md", scores.markdown(content)), ("bench.tex", scores.latex(content))):
+        with atomic(folder / name) as partial:
+            partial.write_text(text)
     run.finish(content | {"critic": wvm.fingerprint, "wall_seconds": run.seconds}, "bench.json")
-    console = Console(width=None if Console().is_terminal else 200)
-    console.print(table(content))
+    console = Console(width=None if Console().is_terminal else 220)
+    console.print(scores.table(content))
+    if speed:
+        print(f"{speed['windows_per_second']:.0f} windows a second, {speed['vae_share']:.0%} of it the VAE")
     console.print(f"run folder: {folder}")
+
+
+def _all_clips(fresh: dict[str, CollectConfig], camera: str) -> dict[tuple[str, str], Dataset]:
+    found: dict[tuple[str, str], Dataset] = {}
+    for task, plan in fresh.items():
+        found |= clips(task, Dataset(collect(plan)), camera)
+    return found
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ scores NaN here, and whoever averages says whether NaN is left out or counts as 
 """
 
 import warnings
+from collections.abc import Sequence
 
 import numpy as np
 from scipy.stats import pearsonr, spearmanr
@@ -63,3 +64,64 @@ def correlation(value: np.ndarray, truth: np.ndarray, method: str = "spearman") 
         warnings.simplefilter("ignore")  # of inputs that are constant but for rounding: the result says it
         result = {"spearman": spearmanr, "pearson": pearsonr}[method](value, truth)
     return float(result.statistic)
+
+
+def cycle_voc(value: np.ndarray) -> float:
+    """Rank correlation on a clip played forward, then backward (Cycle-VOC); NaN if either half is constant.
+
+    The mean of two halves: the forward one against time, the backward one against *minus* time, since a value that
+    knows what it sees falls there. A clock scores 0, its values rising in both.
+
+    Args:
+        value: [2F], the second half at the frames of the first in reverse.
+    """
+    half = len(value) // 2
+    time = np.arange(half)
+    return (correlation(value[:half], time) + correlation(value[half:], -time)) / 2
+
+
+def memory_voc(value: np.ndarray) -> float:
+    """Rank correlation with time while one frame is repeated (Memory-VOC): 0 for a model that stays where it is.
+
+    Values are rounded to 0.01, so that noise below that is no trend; constant ones score 0.
+
+    Args:
+        value: [F].
+    """
+    return float(np.nan_to_num(correlation(np.round(value, 2), np.arange(len(value)))))
+
+
+def advantage_labels(length: int, lapses: np.ndarray, anchors: np.ndarray, horizon: int) -> np.ndarray:
+    """Whether the `horizon` control steps after each anchor lie in a lapse: [N] f64 of 1, 0, or NaN if partly.
+
+    Args:
+        length: T. lapses: [L,3], kind, first and last control step. anchors: [N], control steps.
+    """
+    inside = np.zeros(length)
+    for _, first, last in lapses:
+        inside[first : last + 1] = 1
+    counted = np.concatenate([[0.0], np.cumsum(inside)])
+    tail = np.minimum(anchors + horizon - 1, length - 1)
+    share = (counted[tail + 1] - counted[anchors]) / (tail + 1 - anchors)
+    return np.where(share == 1, 1.0, np.where(share == 0, 0.0, np.nan))
+
+
+def calibration_error(value: np.ndarray, truth: np.ndarray, bins: int = 10) -> float:
+    """Mean distance between predicted and true value in bins of equal width of the predicted one, weighted by size."""
+    place = np.minimum((np.clip(value, 0, 1) * bins).astype(int), bins - 1)
+    count = np.bincount(place, minlength=bins)
+    apart = np.abs(np.bincount(place, value - truth, minlength=bins))
+    return float(apart.sum() / count.sum()) if count.sum() else float("nan")
+
+
+def wins(positive: Sequence[np.ndarray], negative: Sequence[np.ndarray]) -> np.ndarray:
+    """How often a positive of trajectory i exceeds a negative of trajectory j, ties half: [I,J] f64.
+
+    The area under the ROC curve is their sum over the number of pairs; any resample of trajectories is a weighted one.
+    """
+    table = np.zeros((len(positive), len(negative)))
+    for column, low in enumerate(negative):
+        ordered = np.sort(low)
+        for row, high in enumerate(positive):
+            table[row, column] = (np.searchsorted(ordered, high) + np.searchsorted(ordered, high, "right")).sum() / 2
+    return table

@@ -27,8 +27,9 @@ class DataConfig:
     """Expert episodes to learn from."""
 
     tasks: list[str] = field(default_factory=lambda: list(TASKS))
-    episodes: int = 120  # a task
-    held_out: int = 6  # episodes a task kept for the check printed during training
+    episodes: int = 200  # a task
+    held_out: int = 10  # episodes a task kept for the check printed during training
+    looks: int = 2  # random cameras, lights and textures in which every episode is seen beside the plain one
     seed: int = 0  # of the collection; other recipes draw other episodes from the same seed
     root: str | None = None  # data folder; null: `wvm_rl` in the user's cache
     workers: int | None = None  # processes that collect; null: one a core
@@ -40,6 +41,8 @@ class DataConfig:
             raise InputError(f"data.tasks has unknown {', '.join(unknown)}: choose from {', '.join(TASKS)}")
         if not 0 < self.held_out < self.episodes:
             raise InputError(f"data.held_out={self.held_out} must lie between 0 and data.episodes={self.episodes}")
+        if self.looks < 0:
+            raise InputError(f"data.looks={self.looks} must be at least 0")
 
 
 @dataclass
@@ -58,41 +61,44 @@ class PretrainConfig(StagesConfig):
             raise InputError(f"until={self.until}: choose pool or wvm")
 
 
-def collect(config: PretrainConfig) -> list[Dataset]:
-    """Expert datasets of all tasks, collected if they are not there yet."""
+def collections(data: DataConfig, fps: float, size: int) -> list[Any]:
+    """What to collect, one `envs.collect.CollectConfig` a task.
+
+    Raises:
+        InputError: a rate that is no whole number of frames a second.
+    """
     from envs.collect import CollectConfig
-    from envs.collect import collect as collected
     from envs.recipes import RECIPES
 
-    data = config.data
+    if fps != round(fps):
+        raise InputError(f"the critic reads {fps} frames a second; only whole numbers can be collected")
+    tasks: dict[str, Any] = TASKS
+    recipe: Any = RECIPES["expert"]
     return [
-        Dataset(
-            collected(
-                CollectConfig(
-                    env=TASKS[task](),  # type: ignore[call-arg]
-                    recipe=RECIPES["expert"](),  # type: ignore[call-arg]
-                    episodes=data.episodes,
-                    seed=data.seed,
-                    fps=round(config.wvm.fps),
-                    size=config.wvm.size,
-                    root=data.root,
-                    workers=data.workers,
-                )
-            )
+        CollectConfig(
+            env=tasks[task](),
+            recipe=recipe(),
+            episodes=data.episodes,
+            seed=data.seed,
+            fps=round(fps),
+            size=size,
+            looks=[f"random{look}" for look in range(data.looks)],
+            root=data.root,
+            workers=data.workers,
         )
         for task in data.tasks
     ]
 
 
 def corpus(datasets: list[Dataset], size: int, held_out: int) -> Corpus:
-    """Reads the films of successful expert episodes; the last `held_out` of every dataset are kept apart.
+    """Reads the films of successful expert episodes, one a look; the last `held_out` of every dataset are kept apart.
 
     Raises:
         InputError: a dataset without frames, or with other episodes than experts'.
     """
     training, kept, instructions, digest = [], [], [], hashlib.sha256()
     digest.update(str(held_out).encode())
-    camera = next(iter(datasets[0].cameras), "")
+    camera = next(iter(datasets[0].cameras), "").partition(".")[0]
     for dataset in datasets:
         digest.update(dataset.fingerprint.encode())
         for episode in dataset:
@@ -100,25 +106,28 @@ def corpus(datasets: list[Dataset], size: int, held_out: int) -> Corpus:
                 raise InputError(f"{dataset.path}: episode {episode.index} is {episode.quality}: use recipe=expert")
             if not episode.success:
                 continue
-            frames, step = dataset.frames(episode.index, camera)
             if episode.instruction not in instructions:
                 instructions.append(episode.instruction)
             row = instructions.index(episode.instruction)
-            film = Film(fit_size(frames, size), progress(step, len(episode)), row)
-            (training if episode.index < len(dataset) - held_out else kept).append(film)
+            for look in dataset.cameras:
+                frames, step = dataset.frames(episode.index, look)
+                film = Film(fit_size(frames, size), progress(step, len(episode)), row)
+                (training if episode.index < len(dataset) - held_out else kept).append(film)
     return Corpus(training, kept, instructions, camera, digest.hexdigest())
 
 
 def main(config: PretrainConfig) -> None:
     """Trains and exports; run again after a kill to go on."""
     from envs.cache import data_folder
+    from envs.collect import collect
 
     start = time.monotonic()
     if config.until == "pool":
         config = replace(config, mesh=MeshConfig())  # one host and device do this part
     else:
         config.hosts.start()
-    datasets = collect(config)
+    plans = collections(config.data, config.wvm.fps, config.wvm.size)
+    datasets = [Dataset(collect(plan)) for plan in plans]
     films = corpus(datasets, config.wvm.size, config.data.held_out)
     data = {
         "episodes": f"{len(films.training)} for training, {len(films.held_out)} held out",

@@ -1,103 +1,209 @@
-"""Scores of value sources on episodes with one lapse and on experts' (PAPER.md section 4), from trajectory to table.
+"""Scores of value sources on the benchmark's clips (PAPER.md section 4), from trajectory to table.
 
-Per trajectory (`trajectories`), then the mean over a task, then the mean over tasks (`pooled`).
+A row is what one model says of one clip. Everything else is a function of rows: per trajectory, then the mean over a
+task's, then the mean over tasks; areas under ROC curves are taken within tasks. 95 % bootstrap intervals resample
+trajectories within tasks.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from rich.table import Table
 
 from wvm_rl.data.episodes import KINDS, Dataset, Episode
-from wvm_rl.metrics import bench_truth, correlation, hesitation_rmse, in_bench
-from wvm_rl.stats import stratified_mean
+from wvm_rl.metrics import (
+    advantage_labels,
+    bench_truth,
+    calibration_error,
+    correlation,
+    cycle_voc,
+    hesitation_rmse,
+    in_bench,
+    memory_voc,
+    wins,
+)
+from wvm_rl.stats import Pool, auroc, interval, stratified_mean
 
+Row = Mapping[str, Any]
+CLIPS = ("bench", "cycle", "frozen")  # episodes as they were; experts' forward and backward; a frame of each repeated
+ANCHORS = 5  # control steps between two chunks whose advantages are ranked
 COLUMNS = {  # of the table: title -> key of the scores
     "Hesitation-RMSE": "hesitation_rmse",
     "Retry-VOC": "retry_voc",
-    "where defined": "retry_voc_where_defined",
     "defined": "retry_voc_defined",
-    "Pearson": "retry_pearson",
     "Expert-VOC": "expert_voc",
-    "Pearson ": "expert_pearson",
+    "Cycle-VOC": "cycle_voc",
+    "Memory-VOC": "memory_voc",
+    "frozen range": "frozen_range",
+    "failure AUROC": "failure_auroc",
+    "lapse AUROC": "lapse_auroc",
+    "calibration": "calibration_error",
 }
+COMPARED = ("hesitation_rmse", "retry_voc", "lapse_auroc")  # with the other models, in pairs
+BARS = {  # what the shipped critic is to reach; the first is a ceiling beside that of the floor + 0.01
+    "hesitation_rmse": 0.04,
+    "retry_voc": 0.95,
+    "expert_voc": 0.995,
+    "cycle_voc": 0.9,
+    "frozen_range": 0.05,
+    "failure_auroc": 0.95,
+    "lapse_auroc": 0.9,
+}
+CEILINGS = ("hesitation_rmse", "frozen_range")
 
 
-def trajectories(task: str, model: str, dataset: Dataset, values: Sequence[np.ndarray], camera: str) -> list[dict]:
-    """Scores of every episode that the benchmark defines a score for, a row each.
+def trajectories(
+    task: str, model: str, clip: str, dataset: Dataset, values: Sequence[np.ndarray], horizon: int
+) -> list[dict[str, Any]]:
+    """What a model says of every episode, a row each.
 
     Args:
-        values: per episode [T], one a control step; they are scored at the frames of `camera` alone.
+        clip: one of CLIPS.
+        values: per episode [T], one a control step; they are scored at the stored frames alone.
+        horizon: K, control steps an advantage looks ahead.
 
     Returns:
-        Rows `task, model, episode, kind, points, score, pearson`: `kind` is hesitation (RMSE), retry or expert (VOC),
-        `points` the number of frames scored. `score` and `pearson` are NaN where undefined.
+        Rows `task, model, clip, episode, kind, success, first, last, step [F], value [F], final, truth [F] or None,
+        delta [N], lapse [N]`: kind is that of the one lapse, expert, failure, cycle or frozen, or `rejected` where the
+        truth is not defined; first and last are the lapse's control steps or -1; final is the last step's value; delta
+        are advantages and lapse their labels.
     """
     rows = []
     for episode, value in zip(dataset, values):
-        step = dataset.frames(episode.index, camera)[1]
-        kind, inside, truth = _target(episode, step)
-        if kind is None:
-            continue
-        predicted, pearson = value[step][inside], float("nan")
-        if kind == "hesitation":
-            score = hesitation_rmse(predicted, truth)
-        else:
-            score, pearson = correlation(predicted, truth), correlation(predicted, truth, "pearson")
+        step = dataset.frame_steps(episode.index)
+        kind, bounds, truth = _target(episode, step, clip)
+        anchors = np.arange(0, len(episode), ANCHORS)
+        delta = value[np.minimum(anchors + horizon - 1, len(episode) - 1)] - value[anchors]
         rows.append(
             {
                 "task": task,
                 "model": model,
+                "clip": clip,
                 "episode": episode.index,
                 "kind": kind,
-                "points": int(inside.sum()),
-                "score": score,
-                "pearson": pearson,
+                "success": episode.success,
+                "first": bounds[0],
+                "last": bounds[1],
+                "step": step,
+                "value": value[step].astype(np.float32),
+                "final": float(value[-1]),
+                "truth": truth,
+                "delta": delta.astype(np.float32),
+                "lapse": advantage_labels(len(episode), episode.lapses, anchors, horizon).astype(np.float32),
             }
         )
     return rows
 
 
-def _target(episode: Episode, step: np.ndarray) -> tuple[str | None, np.ndarray, np.ndarray]:
-    """What an episode is scored on: kind (None: nothing), frames inside [F] bool, and the truth at those."""
-    nothing = np.zeros(len(step), bool)
-    if episode.quality == "expert" and episode.success and not len(episode.lapses):
-        return "expert", ~nothing, step / max(len(episode) - 1, 1)
-    if len(episode.lapses) != 1 or not episode.success:
-        return None, nothing, nothing
+def _target(episode: Episode, step: np.ndarray, clip: str) -> tuple[str, tuple[int, int], np.ndarray | None]:
+    """Kind of a clip, bounds of its lapse, and the true value at its frames [F] f32."""
+    if clip != "bench":
+        return clip, (-1, -1), None
+    if not episode.success:
+        return "failure", (-1, -1), None
+    if not len(episode.lapses):
+        return "expert", (-1, -1), (step / max(len(episode) - 1, 1)).astype(np.float32)
     index, first, last = (int(number) for number in episode.lapses[0])
-    if not in_bench(len(episode), first, last, KINDS[index]):
-        return None, nothing, nothing
-    inside = (step >= first) & (step <= last)
-    return KINDS[index], inside, bench_truth(len(episode), first, last, KINDS[index])[step][inside]
+    if len(episode.lapses) != 1 or not in_bench(len(episode), first, last, KINDS[index]):
+        return "rejected", (first, last), None
+    truth = bench_truth(len(episode), first, last, KINDS[index])[step].astype(np.float32)
+    return KINDS[index], (first, last), truth
 
 
-def pooled(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Scores of one model: trajectory -> task -> mean of tasks, each with its 95 % interval `<key>_ci95`.
+# Scores
 
-    `retry_voc` and `expert_voc` count undefined as 0; `*_where_defined` leaves them out; `*_defined` is the fraction.
+
+def _inside(row: Row) -> tuple[np.ndarray, np.ndarray]:
+    """Predicted and true values at the frames of the lapse."""
+    step = np.asarray(row["step"])
+    chosen = (step >= row["first"]) & (step <= row["last"])
+    return np.asarray(row["value"])[chosen], np.asarray(row["truth"])[chosen]
+
+
+def _against(part: Callable[[Row], tuple[np.ndarray, np.ndarray]], method: str) -> Callable[[Row], float]:
+    return lambda row: correlation(*part(row), method)
+
+
+def _whole(row: Row) -> tuple[np.ndarray, np.ndarray]:
+    return np.asarray(row["value"]), np.asarray(row["step"])
+
+
+# Scores of one trajectory: key -> kind it is taken of, and how; NaN where undefined.
+SCORES: dict[str, tuple[str, Callable[[Row], float]]] = {
+    "hesitation_rmse": ("hesitation", lambda row: hesitation_rmse(*_inside(row))),
+    "retry_voc": ("retry", _against(_inside, "spearman")),
+    "retry_pearson": ("retry", _against(_inside, "pearson")),
+    "expert_voc": ("expert", _against(_whole, "spearman")),
+    "expert_pearson": ("expert", _against(_whole, "pearson")),
+    "cycle_voc": ("cycle", lambda row: cycle_voc(np.asarray(row["value"]))),
+    "memory_voc": ("frozen", lambda row: memory_voc(np.asarray(row["value"]))),
+    "frozen_range": ("frozen", lambda row: float(np.ptp(row["value"]))),
+}
+RANKED = ("retry_voc", "expert_voc", "cycle_voc")  # undefined for constant values, which count as 0
+
+
+def pooled(rows: Sequence[Row]) -> dict[str, Any]:
+    """Scores of one model, each with its 95 % interval `<key>_ci95`; NaN where there is nothing to score.
+
+    Correlations count undefined as 0; `*_where_defined` leave those out, `*_defined` is the fraction defined.
     """
     scores: dict[str, Any] = {}
-    _put(scores, "hesitation_rmse", _by_task(rows, "hesitation", "score"))
-    for kind in ("retry", "expert"):
-        ranks = _by_task(rows, kind, "score")
-        defined = [np.isfinite(sample) for sample in ranks]
-        _put(scores, f"{kind}_voc", [np.nan_to_num(sample) for sample in ranks])
-        _put(scores, f"{kind}_voc_where_defined", [sample[known] for sample, known in zip(ranks, defined)])
-        _put(scores, f"{kind}_pearson", [np.nan_to_num(sample) for sample in _by_task(rows, kind, "pearson")])
-        scores[f"{kind}_voc_defined"] = stratified_mean(defined)[0]
-    for kind in ("hesitation", "retry", "expert"):
-        points = [row["points"] for row in rows if row["kind"] == kind]
+    for key, (kind, function) in SCORES.items():
+        samples = _by_task(rows, kind, function)
+        if key in RANKED:
+            defined = [np.isfinite(sample) for sample in samples]
+            _put(scores, f"{key}_where_defined", [sample[known] for sample, known in zip(samples, defined)])
+            scores[f"{key}_defined"] = stratified_mean(defined)[0]
+        _put(scores, key, [np.nan_to_num(sample) for sample in samples])
+    for key, (pools, joint) in {"failure_auroc": (_final(rows), False), "lapse_auroc": (_lapses(rows), True)}.items():
+        scores[key], resampled = auroc(pools, joint)
+        scores[f"{key}_ci95"] = list(interval(resampled))
+    scores["calibration_error"] = _calibration(rows)
+    for kind in dict.fromkeys(kind for kind, _ in SCORES.values()):
+        points = [_points(row) for row in rows if row["kind"] == kind]
         scores[f"{kind}_trajectories"] = len(points)
         scores[f"{kind}_points"] = float(np.mean(points)) if points else float("nan")  # frames a trajectory
     return scores
 
 
-def _by_task(rows: Sequence[Mapping[str, Any]], kind: str, column: str) -> list[np.ndarray]:
-    tasks = sorted({row["task"] for row in rows})
-    samples = [[row[column] for row in rows if row["task"] == task and row["kind"] == kind] for task in tasks]
+def _points(row: Row) -> int:
+    return len(_inside(row)[0]) if row["kind"] in ("hesitation", "retry") else len(row["value"])
+
+
+def _tasks(rows: Sequence[Row]) -> list[list[Row]]:
+    return [[row for row in rows if row["task"] == task] for task in sorted({row["task"] for row in rows})]
+
+
+def _by_task(rows: Sequence[Row], kind: str, function: Callable[[Row], float]) -> list[np.ndarray]:
+    samples = [[function(row) for row in own if row["kind"] == kind] for own in _tasks(rows)]
     return [np.array(sample, float) for sample in samples if sample]
+
+
+def _final(rows: Sequence[Row]) -> list[Pool]:
+    """Last values: successes should exceed failures."""
+    pools = []
+    for own in _tasks([row for row in rows if row["clip"] == "bench"]):
+        high, low = ([np.array([row["final"]]) for row in own if row["success"] == fate] for fate in (True, False))
+        pools.append((wins(high, low), np.ones(len(high)), np.ones(len(low))))
+    return pools
+
+
+def _lapses(rows: Sequence[Row]) -> list[Pool]:
+    """Advantages of chunks: those outside lapses should exceed those inside; chunks on the edge are left out."""
+    pools = []
+    for own in _tasks([row for row in rows if row["kind"] in ("hesitation", "retry")]):
+        high, low = ([np.asarray(row["delta"])[np.asarray(row["lapse"]) == label] for row in own] for label in (0, 1))
+        pools.append((wins(high, low), np.array([len(each) for each in high]), np.array([len(each) for each in low])))
+    return pools
+
+
+def _calibration(rows: Sequence[Row]) -> float:
+    errors = []
+    for own in _tasks([row for row in rows if row["truth"] is not None]):
+        value, truth = (np.concatenate([np.asarray(row[name]) for row in own]) for name in ("value", "truth"))
+        errors.append(calibration_error(value, truth))
+    return float(np.mean(errors)) if errors else float("nan")
 
 
 def _put(scores: dict[str, Any], key: str, samples: list[np.ndarray]) -> None:
@@ -105,43 +211,119 @@ def _put(scores: dict[str, Any], key: str, samples: list[np.ndarray]) -> None:
     scores[key], scores[f"{key}_ci95"] = mean, [low, high]
 
 
-def report(rows: Sequence[Mapping[str, Any]], rejected: int, fps: float) -> dict[str, Any]:
-    """Content of `bench.json`: the first model's scores flat and by task, all models' under `models`."""
-    models = {}
-    for model in dict.fromkeys(row["model"] for row in rows):
-        own = [row for row in rows if row["model"] == model]
+def compared(subject: Sequence[Row], other: Sequence[Row]) -> dict[str, Any]:
+    """Differences subject - other of the scores in COMPARED, with 95 % intervals over paired trajectories."""
+    found: dict[str, Any] = {}
+    for key in ("hesitation_rmse", "retry_voc"):
+        kind, function = SCORES[key]
+        mine, theirs = (_by_task(rows, kind, function) for rows in (subject, other))
+        _put(found, key, [np.nan_to_num(one) - np.nan_to_num(two) for one, two in zip(mine, theirs, strict=True)])
+    (own, first), (others, second) = (auroc(_lapses(rows), joint=True) for rows in (subject, other))
+    found["lapse_auroc"], found["lapse_auroc_ci95"] = own - others, list(interval(first - second))
+    return found
+
+
+def report(rows: Sequence[Row], floor: str | None, conditions: Mapping[str, Any]) -> dict[str, Any]:
+    """Content of `bench.json`: the first model's scores flat and by task, all models' under `models`.
+
+    Args:
+        floor: model whose Hesitation-RMSE no critic can be asked to beat.
+        conditions: what else a reader must know: frames a second, horizon and the like.
+    """
+    models: dict[str, Any] = {}
+    by_model = {name: [row for row in rows if row["model"] == name] for name in dict.fromkeys(r["model"] for r in rows)}
+    for name, own in by_model.items():
         tasks = dict.fromkeys(row["task"] for row in own)
-        models[model] = pooled(own) | {"tasks": {task: pooled([r for r in own if r["task"] == task]) for task in tasks}}
+        models[name] = pooled(own) | {"tasks": {task: pooled([r for r in own if r["task"] == task]) for task in tasks}}
     subject = next(iter(models))
-    return {"model": subject, "fps": fps, "rejected": rejected, **models[subject], "models": models}
+    for name, scores in models.items():
+        if name != subject:
+            scores["difference"] = compared(by_model[subject], by_model[name])
+        for part, lowest in ((scores, models.get(floor or "")), *_pairs(scores, models.get(floor or ""))):
+            part["hesitation_floor"] = lowest["hesitation_rmse"] if lowest else None
+        scores["bars_met"] = met(scores)
+    rejected = sum(row["kind"] == "rejected" for row in by_model[subject])
+    return {"model": subject, **conditions, "rejected": rejected, **models[subject], "models": models}
+
+
+def _pairs(scores: dict[str, Any], floor: dict[str, Any] | None) -> list[tuple[dict[str, Any], dict[str, Any] | None]]:
+    return [(part, floor["tasks"][task] if floor else None) for task, part in scores["tasks"].items()]
+
+
+def met(scores: Mapping[str, Any]) -> list[str]:
+    """The bars that a model's pooled scores reach."""
+    bars = dict(BARS)
+    if scores["hesitation_floor"] is not None:
+        bars["hesitation_rmse"] = min(bars["hesitation_rmse"], scores["hesitation_floor"] + 0.01)
+    return [key for key, bar in bars.items() if (scores[key] <= bar if key in CEILINGS else scores[key] >= bar)]
+
+
+# Tables
 
 
 def table(content: Mapping[str, Any]) -> Table:
-    """Formats a report: a row for each model, pooled and by task."""
-    first = next(iter(content["models"].values()))
-    counts = ", ".join(
-        f"{first[f'{kind}_trajectories']} {kind} ({first[f'{kind}_points']:.1f} points each)"
-        for kind in ("hesitation", "retry", "expert")
-    )
-    caption = (
-        f"{counts} at {content['fps']:g} fps; {content['rejected']} rejected (no true value). Spearman with average "
-        "ranks, undefined counted as 0 unless said; mean over trajectories, then over tasks; 95 % bootstrap intervals."
-    )
-    result = Table(title="Suboptimal-Value-Bench, RoboSuite", caption=caption)
-    for title in ("task", "model", *COLUMNS):
+    """Formats a report: a row for each model, pooled; then the first model by task."""
+    result = Table(title="Suboptimal-Value-Bench, RoboSuite", caption=caption(content))
+    header, *lines = cells(content)
+    for title in header:
         result.add_column(title, justify="left" if title in ("task", "model") else "right")
-    for task in ["all", *first["tasks"]]:
-        for model, scores in content["models"].items():
-            chosen = scores if task == "all" else scores["tasks"][task]
-            result.add_row(task, model, *(_cell(chosen, key) for key in COLUMNS.values()))
-        result.add_section()
+    for line, after in zip(lines, [*lines[1:], None]):
+        result.add_row(*line, end_section=after is not None and line[0] == "all" != after[0])
     return result
+
+
+def cells(content: Mapping[str, Any]) -> list[list[str]]:
+    """Header and rows of a report's table."""
+    subject = content["models"][content["model"]]
+    rows = [["all", name, *_line(scores)] for name, scores in content["models"].items()]
+    rows += [[task, content["model"], *_line(scores)] for task, scores in subject["tasks"].items()]
+    return [["task", "model", *COLUMNS], *rows]
+
+
+def caption(content: Mapping[str, Any]) -> str:
+    """What the numbers of a report mean."""
+    first = content["models"][content["model"]]
+    kinds = [kind for kind in dict.fromkeys(kind for kind, _ in SCORES.values()) if first[f"{kind}_trajectories"]]
+    counts = ", ".join(
+        f"{first[f'{kind}_trajectories']} {kind} ({first[f'{kind}_points']:.1f} points each)" for kind in kinds
+    )
+    floor = first["hesitation_floor"]
+    return (
+        f"{counts}, scored at {content['fps']:g} fps; {content['rejected']} rejected (no true value). Spearman with "
+        "average ranks, undefined counted as 0; advantages over "
+        f"{content['horizon_k']} control steps; mean over trajectories, then over tasks; 95 % bootstrap intervals over "
+        "trajectories." + (f" Hesitation-RMSE of a regressor that sees the simulator: {floor:.3f}." if floor else "")
+    )
+
+
+def markdown(content: Mapping[str, Any]) -> str:
+    """The table and its caption in Markdown."""
+    header, *rows = cells(content)
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join([*("| " + " | ".join(line) + " |" for line in lines), "", caption(content), ""])
+
+
+def latex(content: Mapping[str, Any]) -> str:
+    """The table and its caption in LaTeX, for the package booktabs."""
+    header, *rows = cells(content)
+    body = [" & ".join(line).replace("%", r"\%") + r" \\" for line in rows]
+    lines = [
+        r"\begin{tabular}{ll" + "r" * (len(header) - 2) + "}",
+        r"\toprule",
+        " & ".join(header) + r" \\",
+        r"\midrule",
+    ]
+    return "\n".join([*lines, *body, r"\bottomrule", r"\end{tabular}", f"% {caption(content)}", ""])
+
+
+def _line(scores: Mapping[str, Any]) -> list[str]:
+    return [_cell(scores, key) for key in COLUMNS.values()]
 
 
 def _cell(scores: Mapping[str, Any], key: str) -> str:
     if not np.isfinite(scores[key]):
         return "undefined"
-    if key.endswith("_defined") and not key.endswith("where_defined"):
+    if key.endswith("_defined"):
         return f"{scores[key]:.0%}"
-    low, high = scores[f"{key}_ci95"]
+    low, high = scores.get(f"{key}_ci95", (np.nan, np.nan))
     return f"{scores[key]:.3f}" + (f" [{low:.3f}, {high:.3f}]" if np.isfinite(low) else "")

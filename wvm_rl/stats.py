@@ -11,8 +11,8 @@ RESAMPLES = 10_000
 
 def wilson(successes: int, count: int) -> tuple[float, float]:
     """Wilson's 95 % interval of a success rate (Wilson 1927)."""
-    interval = binomtest(int(successes), int(count)).proportion_ci(CONFIDENCE, method="wilson")
-    return float(interval.low), float(interval.high)
+    found = binomtest(int(successes), int(count)).proportion_ci(CONFIDENCE, method="wilson")
+    return float(found.low), float(found.high)
 
 
 def success_interval(success: np.ndarray) -> tuple[float, float]:
@@ -45,8 +45,7 @@ def crossed_mean(values: np.ndarray, seed: int = 0) -> tuple[float, float, float
     rng = np.random.default_rng(seed)
     seeds, states = (rng.integers(size, size=(RESAMPLES, size)) for size in values.shape)
     means = np.array([values[np.ix_(rows, columns)].mean() for rows, columns in zip(seeds, states)])
-    low, high = np.quantile(means, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
-    return float(values.mean()), float(low), float(high)
+    return float(values.mean()), *interval(means)
 
 
 def stratified_mean(samples: Sequence[np.ndarray], seed: int = 0) -> tuple[float, float, float]:
@@ -68,7 +67,47 @@ def stratified_mean(samples: Sequence[np.ndarray], seed: int = 0) -> tuple[float
     def statistic(*resamples: np.ndarray, axis: int) -> np.ndarray:
         return np.mean([resample.mean(axis) for resample in resamples], axis=0)
 
-    interval = bootstrap(
+    found = bootstrap(
         kept, statistic, n_resamples=RESAMPLES, confidence_level=CONFIDENCE, method="percentile", rng=seed, batch=1000
     ).confidence_interval
-    return mean, float(interval.low), float(interval.high)
+    return mean, float(found.low), float(found.high)
+
+
+Pool = tuple[np.ndarray, np.ndarray, np.ndarray]  # `wvm_rl.metrics.wins` [I,J], positives [I], negatives [J]
+
+
+def auroc(pools: Sequence[Pool], joint: bool, seed: int = 0) -> tuple[float, np.ndarray]:
+    """Mean over tasks of the area under the ROC curve, and bootstrap samples of it [R], trajectories resampled.
+
+    Equal seeds and sizes give equal resamples, so samples of two models may be subtracted.
+
+    Args:
+        pools: one a task; those without positives or negatives are left out.
+        joint: rows and columns are the same trajectories, resampled together.
+
+    Returns:
+        mean and samples; NaN where no task has both classes.
+    """
+    means, samples = [], []
+    for number, (table, high, low) in enumerate(pools):
+        if not (high.sum() and low.sum()):
+            continue
+        rng = np.random.default_rng([seed, number])
+        rows = rng.multinomial(len(high), np.full(len(high), 1 / len(high)), RESAMPLES).astype(float)
+        columns = rows
+        if not joint:
+            columns = rng.multinomial(len(low), np.full(len(low), 1 / len(low)), RESAMPLES).astype(float)
+        means.append(table.sum() / (high.sum() * low.sum()))
+        with np.errstate(invalid="ignore"):
+            samples.append(((rows @ table) * columns).sum(1) / ((rows @ high) * (columns @ low)))
+    if not means:
+        return float("nan"), np.full(RESAMPLES, np.nan)
+    return float(np.mean(means)), np.mean(samples, axis=0)
+
+
+def interval(samples: np.ndarray) -> tuple[float, float]:
+    """Percentile interval of bootstrap samples; NaN ones, without a class, are left out."""
+    if np.isnan(samples).all():
+        return float("nan"), float("nan")
+    low, high = np.nanquantile(samples, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    return float(low), float(high)

@@ -2,8 +2,9 @@
 
 `data/demo_i/{actions [T,A], states [T,S], obs/<key> [T,...], rewards [T], dones [T]}` and the attributes robomimic
 reads (`data.attrs["env_args", "total"]`, `demo_i.attrs["num_samples", "model_file"]`). Ours in addition:
-`frames/<camera> [F,H,W,3]` u8 with `frames/step [F]`, and the attributes `instruction, success, quality, seed` and
-`lapses [L,3]`. Time is in control steps. Files of robomimic itself lack the latter and open all the same.
+`frames/<camera> [F,H,W,3]` u8 with `frames/step [F]`, `phase [T]` of scripted episodes, and the attributes
+`instruction, success, quality, seed` and `lapses [L,3]`. Time is in control steps. Files of robomimic itself lack the
+latter and open all the same.
 """
 
 import hashlib
@@ -42,6 +43,7 @@ class Episode:
     obs: dict[str, np.ndarray]  # key -> [T,...] f32; images as they are stored
     states: np.ndarray  # [T,S] f64, simulator states
     model_file: str  # XML of the simulated model
+    phase: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int32))  # [T] i32, the script's; [0]: not known
     frames: dict[str, np.ndarray] = field(default_factory=dict)  # camera -> [F,H,W,3] u8
     frame_step: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int32))  # [F] i32, control step of each frame
     seed: int | None = None  # the simulator's, where known
@@ -144,14 +146,28 @@ class Dataset:
                 )
         return self.control_freq / every.pop()
 
-    def frames(self, index: int, camera: str) -> tuple[np.ndarray, np.ndarray]:
+    def frames(self, index: int, camera: str, fps: float | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Frames [F,H,W,3] u8 of a camera and the control step [F] i32 of each.
 
+        Args:
+            fps: frames a second wanted, at most those stored: of each moment the stored frame nearest to it. None: all.
+
         Raises:
-            InputError: the episode has no such camera.
+            InputError: the episode has no such camera, or fewer frames a second.
         """
-        images = self._images(index, camera)
-        return images[()], images.parent["step"][()].astype(np.int32)
+        images, step = self._images(index, camera), self.frame_steps(index)
+        if fps is None or fps == self.fps:
+            return images[()], step
+        if fps > self.fps:
+            raise InputError(f"{self.path}: has {self.fps:g} frames a second, {fps:g} are wanted: render them again")
+        moments = np.arange(0, step[-1] + 1, self.control_freq / fps)
+        rows = np.abs(step[:, None] - moments).argmin(0)
+        return images[()][rows], step[rows]
+
+    def frame_steps(self, index: int) -> np.ndarray:
+        """Control step of each stored frame of an episode, [F] i32; empty without frames."""
+        demo = self._data[self._names[index]]
+        return demo["frames/step"][()].astype(np.int32) if "frames/step" in demo else np.zeros(0, np.int32)
 
     def frames_shape(self, index: int, camera: str) -> tuple[int, int, int]:
         """Number, height and width of an episode's frames, without reading them; InputError as in `frames`."""
@@ -209,6 +225,8 @@ def _write(demo: h5py.Group, episode: Episode) -> None:
     demo["dones"] = dones
     for key in sorted(episode.obs):
         demo[f"obs/{key}"] = _single(episode.obs[key])
+    if len(episode.phase):
+        demo["phase"] = episode.phase.astype(np.int32)
     if episode.frames:
         write_frames(demo, episode.frames, episode.frame_step)
     demo.attrs["num_samples"] = len(episode)
@@ -241,6 +259,7 @@ def _read(index: int, demo: h5py.Group) -> Episode:
         obs={key: _single(value[()]) for key, value in demo.get("obs", {}).items()},
         states=demo["states"][()].astype(np.float64) if "states" in demo else np.zeros((length, 0)),
         model_file=str(attributes.get("model_file", "")),
+        phase=demo["phase"][()] if "phase" in demo else np.zeros(0, np.int32),
         seed=int(attributes["seed"]) if "seed" in attributes else None,
     )
 

@@ -8,7 +8,7 @@ from wvm_rl.errors import InputError
 LAYOUT = 1  # raise it when equal episodes would give other bytes: it outdates what is cached
 KINDS = ("hesitation", "retry", "failure")  # of a lapse; files hold the index
 QUALITIES = ("expert", "hesitation", "retry", "mixed", "failure")  # of an episode
-PER_STEP = ("actions", "states", "rewards", "dones")  # arrays of T rows, beside those under `obs`
+PER_STEP = ("actions", "states", "rewards", "dones", "phase")  # arrays of T rows, beside those under `obs`
 NO_LAPSES = np.zeros((0, 3), np.int32)
 
 

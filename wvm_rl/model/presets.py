@@ -60,7 +60,7 @@ class TinyConfig(WvmConfig):
     """64x64 frames, 5 M parameters: trains and labels on two CPU cores."""
 
     size: int = 64
-    fps: float = 4.0
+    fps: float = 5.0
     vae: VaeConfig = field(
         default_factory=lambda: VaeConfig(
             base_dim=16,

@@ -1,6 +1,6 @@
-"""The clock: time elapsed as a share of the episode's length. Knows nothing but favours short episodes."""
+"""Sources that see nothing: the clock, and others that any critic should beat."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,22 +8,41 @@ import numpy as np
 from wvm_rl.data.episodes import Dataset
 from wvm_rl.values.base import ValueConfig, Values
 
+WALK = 0.02  # standard deviation of a random walk's step, every tenth of a second
 
-class Clock:
-    """V(t) = t / (T-1)."""
 
-    name = "clock"
-    fingerprint = "clock-1"
+def _walk(length: int, index: int, per_second: int) -> np.ndarray:
+    rng = np.random.default_rng(index)
+    every = max(1, per_second // 10)
+    steps = rng.normal(0, WALK, -(-length // every))
+    return np.clip(0.5 + np.interp(np.arange(length) / every, np.arange(len(steps)), np.cumsum(steps)), 0, 1)
+
+
+BLIND: dict[str, Callable[[int, int, int], np.ndarray]] = {  # (length, episode, control steps a second) -> [T]
+    "clock": lambda length, index, per_second: np.linspace(0, 1, length),
+    "reversed": lambda length, index, per_second: np.linspace(1, 0, length),
+    "constant": lambda length, index, per_second: np.full(length, 0.5),
+    "walk": _walk,
+}
+
+
+class Blind:
+    """Values of a rule in BLIND, which sees no more of an episode than its length."""
+
+    def __init__(self, name: str):
+        self.name, self.fingerprint = name, f"{name}-1"
 
     def values(self, dataset: Dataset, start: int = 0) -> Iterator[Values]:
+        rule = BLIND[self.name]
         for index in range(start, len(dataset)):
             length = dataset.lengths[index]
-            yield Values(np.arange(length, dtype=np.int32), np.linspace(0, 1, length, dtype=np.float32))
+            value = rule(length, index, dataset.control_freq)
+            yield Values(np.arange(length, dtype=np.int32), value.astype(np.float32))
 
 
 @dataclass
 class ClockConfig(ValueConfig):
-    """Time elapsed over episode length: a baseline that sees nothing."""
+    """Time elapsed over episode length, V(t) = t / (T-1): a baseline that sees nothing but favours short episodes."""
 
-    def source(self) -> Clock:
-        return Clock()
+    def source(self) -> Blind:
+        return Blind("clock")

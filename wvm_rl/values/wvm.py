@@ -47,7 +47,7 @@ class Wvm:
 
         def clips() -> Iterator[tuple[np.ndarray, str]]:
             for index in range(start, len(dataset)):
-                frames, steps[index] = dataset.frames(index, self.critic.camera)
+                frames, steps[index] = dataset.frames(index, self.critic.camera, self.critic.fps)
                 yield frames, dataset[index].instruction
 
         for index, (value, std) in enumerate(self.critic.values(clips()), start=start):
@@ -56,15 +56,16 @@ class Wvm:
     def _check(self, dataset: Dataset, index: int) -> None:
         critic = self.critic
         count, height, width = dataset.frames_shape(index, critic.camera)
-        if dataset.fps != critic.fps or height != width or height % critic.size:
+        if dataset.fps < critic.fps or height != width or height % critic.size:
             raise InputError(
                 f"{dataset.path}: frames of {critic.camera} are {height}x{width} at {dataset.fps:g} fps, the critic "
-                f"needs {critic.size}x{critic.size} (or a multiple) at {critic.fps:g}; render them with `python -m "
-                f"envs.render {dataset.path} cameras=[{critic.camera}] fps={critic.fps:g} size={critic.size}`"
+                f"needs {critic.size}x{critic.size} (or a multiple) at {critic.fps:g} or more; render them with `"
+                f"python -m envs.render {dataset.path} cameras=[{critic.camera}] fps={critic.fps:g} size={critic.size}`"
             )
-        if count < CLIP:
+        if count * critic.fps / dataset.fps < CLIP:
             raise InputError(
-                f"{dataset.path}: episode {index} has {count} frames, fewer than the {CLIP} of a clip: remove it"
+                f"{dataset.path}: episode {index} has {count} frames at {dataset.fps:g} fps, fewer than the {CLIP} at "
+                f"{critic.fps:g} of a clip: remove it"
             )
 
 
