@@ -19,9 +19,9 @@ from wvm_rl.errors import InputError
 class Look:
     """What a look changes, and how far.
 
-    moved: degrees that the camera is turned about the point it looks at. near: share that its distance, and tenth of
-    a metre that this point, may change. light, texture: strength in [0, 1]. within: `moved` is the largest angle, and
-    light and texture each are left alone in a quarter of the episodes.
+    moved: degrees that the camera is turned about the point it looks at, as far as it stays above it. near: share that
+    its distance, and tenth of a metre that this point, may change. light, texture: strength in [0, 1]. within: `moved`
+    is the largest angle, and light and texture each are left alone in a quarter of the episodes.
     """
 
     moved: float = 0.0

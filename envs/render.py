@@ -17,7 +17,7 @@ from envs.workers import Workers
 from wvm_rl.cli import run
 from wvm_rl.data.episodes import Dataset, write_frames
 from wvm_rl.errors import InputError
-from wvm_rl.files import atomic
+from wvm_rl.files import atomic, exclusive
 
 
 @dataclass
@@ -53,11 +53,31 @@ def render(config: RenderConfig) -> Path:
     path = Path(config.dataset).expanduser()
     dataset = Dataset(path)
     jobs = [_job(dataset, index, config) for index in range(len(dataset))]
-    count = min(config.workers or os.cpu_count() or 1, len(jobs))
+    _write(path, path, jobs, config.workers, {})
+    return path
+
+
+def in_look(dataset: Dataset, camera: str, look: str, workers: int | None = None) -> Path:
+    """The dataset whose frames show a camera of `dataset` in a look of `envs.looks`, under the plain name; made once.
+
+    It lies beside its source; actions, states and lapses are the same.
+    """
+    path, shown = dataset.path.with_name(f"{dataset.path.stem}-{camera}-{look}.hdf5"), f"{camera}.{look}"
+    with exclusive(path):
+        if not path.exists():
+            size = {shown: dataset.frames_shape(0, camera)[1]}
+            jobs = [Job(index, dataset.name(index), size, dataset.frame_steps(index)) for index in range(len(dataset))]
+            _write(dataset.path, path, jobs, workers, {shown: camera})
+    return path
+
+
+def _write(path: Path, target_path: Path, jobs: list["Job"], processes: int | None, names: dict[str, str]) -> None:
+    """Copies a dataset with the frames of `jobs` in the place of its own; `names`: camera -> name in the file."""
+    count = min(processes or os.cpu_count() or 1, len(jobs))
     with (
-        tqdm(total=len(jobs), desc=f"rendering {path.name}", unit="ep") as bar,
+        tqdm(total=len(jobs), desc=f"rendering {target_path.name}", unit="ep") as bar,
         Workers(_renderer, (str(path),), count) as workers,
-        atomic(path) as partial,
+        atomic(target_path) as partial,
         h5py.File(path, "r") as source,
         h5py.File(partial, "w", libver="earliest") as target,
     ):
@@ -66,10 +86,10 @@ def render(config: RenderConfig) -> Path:
         for job, frames in workers.map(jobs):
             finished[job.index] = frames
             while due in finished:  # written in the episodes' order
-                write_frames(target[f"data/{jobs[due].demo}"], finished.pop(due), jobs[due].steps)
+                frames = {names.get(name, name): images for name, images in finished.pop(due).items()}
+                write_frames(target[f"data/{jobs[due].demo}"], frames, jobs[due].steps)
                 due += 1
             bar.update()
-    return path
 
 
 @dataclass
@@ -84,8 +104,8 @@ class Job:
 
 def _job(dataset: Dataset, index: int, config: RenderConfig) -> Job:
     """Asks for the configured cameras and for those in the file: all share one rate."""
+    demo = dataset.name(index)
     with h5py.File(dataset.path, "r") as file:
-        demo = sorted(file["data"], key=lambda name: int(name.split("_")[1]))[index]
         group = file[f"data/{demo}"]
         if "states" not in group or "model_file" not in group.attrs:
             raise InputError(f"{dataset.path}: {demo} has no states or no model_file, so it cannot be rendered")

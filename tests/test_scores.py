@@ -109,3 +109,12 @@ def test_tables_say_all_that_is_needed_to_read_them(clips):
         for part in ("Hesitation-RMSE", "Cycle-VOC", "clock", "constant", "4 fps", "2 rejected", "20 control", counts):
             assert part in text
     assert r"100\%" in latex(content) and "100% |" in markdown(content)
+
+
+def test_shifts_are_scored_apart(clips):
+    shifted = {**clips, ("lift", "lit"): clips["lift", "bench"]}
+    content = report(rows(shifted, Blind("clock"), Blind("constant")), None, CONDITIONS)
+    assert content["shifts"].keys() == {"lit"} and content["retry_trajectories"] == 1
+    assert content["shifts"]["lit"]["clock"]["hesitation_rmse"] == content["hesitation_rmse"]
+    assert np.isnan(content["shifts"]["lit"]["clock"]["cycle_voc"])
+    assert "| lit | constant |" in markdown(content)

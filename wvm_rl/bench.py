@@ -16,7 +16,9 @@ from rich.console import Console
 from tqdm import tqdm
 
 from envs.collect import CollectConfig, collect, dataset_path
+from envs.looks import LOOKS
 from envs.recipes import RECIPES
+from envs.render import in_look
 from envs.tasks import TASKS
 from wvm_rl import cli, scores
 from wvm_rl.data.clips import MADE, derived
@@ -48,6 +50,7 @@ class BenchConfig:
     episodes: int = 77  # a task: 25 hesitations, 25 retries, 17 experts, 10 failures
     seed: int = 9000  # of the collection; not one that critics or policies learn from
     fps: int = 10  # frames a second kept and scored
+    shifts: list[str] = field(default_factory=list)  # looks (`envs.looks`) in which the episodes are scored, too
     horizon_k: int = 20  # control steps over which advantages are ranked
     critic: str = "tiny"  # a critic shipped with this package, or the folder of one
     data: DataConfig = field(default_factory=DataConfig)  # what the regressors learn from: the critic's own
@@ -72,6 +75,8 @@ class BenchConfig:
             raise InputError(f"episodes={self.episodes} must be at least 4: one of each quality")
         if self.horizon_k < 2:
             raise InputError(f"horizon_k={self.horizon_k} must be at least 2 control steps")
+        if unknown := [look for look in self.shifts if look not in LOOKS]:
+            raise InputError(f"shifts has unknown {', '.join(unknown)}: choose from {', '.join(LOOKS)}")
         if self.seed == self.data.seed:
             raise InputError(f"seed={self.seed} is data.seed: a benchmark needs episodes that nobody learned from")
 
@@ -85,9 +90,15 @@ def plans(config: BenchConfig, size: int) -> dict[str, CollectConfig]:
     return {task: CollectConfig(env=tasks[task](), recipe=recipe(), **settings) for task in config.tasks}
 
 
-def clips(task: str, dataset: Dataset, camera: str) -> dict[tuple[str, str], Dataset]:
-    """(task, clip) -> its episodes: as they were, and made from the experts'."""
-    return {(task, "bench"): dataset} | {(task, clip): derived(dataset, clip, camera) for clip in MADE}
+def clips(config: BenchConfig, fresh: dict[str, CollectConfig], camera: str) -> dict[tuple[str, str], Dataset]:
+    """(task, clip) -> its episodes: as they were, made from the experts', and in other looks."""
+    found: dict[tuple[str, str], Dataset] = {}
+    for task, plan in fresh.items():
+        plain = Dataset(collect(plan))
+        found[task, "bench"] = plain
+        found |= {(task, clip): derived(plain, clip, camera) for clip in MADE}
+        found |= {(task, look): Dataset(in_look(plain, camera, look, config.workers)) for look in config.shifts}
+    return found
 
 
 def rows_of(
@@ -125,7 +136,7 @@ def sources_of(
         )
         found[Frame.name], found[Video.name] = always(Frame(config.frame, films)), always(Video(config.video, films))
         floor = State(config.floor, experts)
-        found[FLOOR] = lambda task, clip: floor if clip == "bench" else None
+        found[FLOOR] = lambda task, clip: floor if clip == "bench" else None  # the others change pictures alone
     return {name: found[name] for name in config.models} | {
         name: Predictions(name, path).part for name, path in config.predictions.items()
     }
@@ -156,14 +167,14 @@ def main(config: BenchConfig, folder: Path) -> None:
     known = collections(replace(config.data, root=config.root, workers=config.workers), critic.fps, critic.size)
     learned = any(name in LEARNED for name in config.models)
     if config.export:
-        datasets = _all_clips(fresh, critic.camera)
+        datasets = clips(config, fresh, critic.camera)
         export(Path(config.export).expanduser(), datasets, critic.camera)
         print(f"{sum(map(len, datasets.values()))} videos in {config.export}")
         return
     names = [dataset_path(plan).name for plan in [*fresh.values(), *(known if learned else [])]]
     run = Run.open(folder, asdict(config), config.wandb, {"critic": wvm.fingerprint, "episodes": ", ".join(names)})
     with run.stage("episodes"):
-        datasets = _all_clips(fresh, critic.camera)
+        datasets = clips(config, fresh, critic.camera)
         experts = {plan.env.name: Dataset(collect(plan)) for plan in known} if learned else {}
     with run.stage("values"):
         sources = sources_of(config, wvm, experts)
@@ -185,13 +196,6 @@ def main(config: BenchConfig, folder: Path) -> None:
     if speed:
         print(f"{speed['windows_per_second']:.0f} windows a second, {speed['vae_share']:.0%} of it the VAE")
     console.print(f"run folder: {folder}")
-
-
-def _all_clips(fresh: dict[str, CollectConfig], camera: str) -> dict[tuple[str, str], Dataset]:
-    found: dict[tuple[str, str], Dataset] = {}
-    for task, plan in fresh.items():
-        found |= clips(task, Dataset(collect(plan)), camera)
-    return found
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ from wvm_rl.stats import Pool, auroc, interval, stratified_mean
 
 Row = Mapping[str, Any]
 CLIPS = ("bench", "cycle", "frozen")  # episodes as they were; experts' forward and backward; a frame of each repeated
+MADE = ("cycle", "frozen")  # those that are no episodes; any other clip is a shift, scored apart
 ANCHORS = 5  # control steps between two chunks whose advantages are ranked
 COLUMNS = {  # of the table: title -> key of the scores
     "Hesitation-RMSE": "hesitation_rmse",
@@ -59,7 +60,7 @@ def trajectories(
     """What a model says of every episode, a row each.
 
     Args:
-        clip: one of CLIPS.
+        clip: one of CLIPS, or the name of a shift: the same episodes as others see them.
         values: per episode [T], one a control step; they are scored at the stored frames alone.
         horizon: K, control steps an advantage looks ahead.
 
@@ -98,7 +99,7 @@ def trajectories(
 
 def _target(episode: Episode, step: np.ndarray, clip: str) -> tuple[str, tuple[int, int], np.ndarray | None]:
     """Kind of a clip, bounds of its lapse, and the true value at its frames [F] f32."""
-    if clip != "bench":
+    if clip in MADE:
         return clip, (-1, -1), None
     if not episode.success:
         return "failure", (-1, -1), None
@@ -183,7 +184,7 @@ def _by_task(rows: Sequence[Row], kind: str, function: Callable[[Row], float]) -
 def _final(rows: Sequence[Row]) -> list[Pool]:
     """Last values: successes should exceed failures."""
     pools = []
-    for own in _tasks([row for row in rows if row["clip"] == "bench"]):
+    for own in _tasks([row for row in rows if row["clip"] not in MADE]):
         high, low = ([np.array([row["final"]]) for row in own if row["success"] == fate] for fate in (True, False))
         pools.append((wins(high, low), np.ones(len(high)), np.ones(len(low))))
     return pools
@@ -231,7 +232,8 @@ def report(rows: Sequence[Row], floor: str | None, conditions: Mapping[str, Any]
         conditions: what else a reader must know: frames a second, horizon and the like.
     """
     models: dict[str, Any] = {}
-    by_model = {name: [row for row in rows if row["model"] == name] for name in dict.fromkeys(r["model"] for r in rows)}
+    names = dict.fromkeys(row["model"] for row in rows)
+    by_model = {name: [row for row in rows if row["model"] == name and row["clip"] in CLIPS] for name in names}
     for name, own in by_model.items():
         tasks = dict.fromkeys(row["task"] for row in own)
         models[name] = pooled(own) | {"tasks": {task: pooled([r for r in own if r["task"] == task]) for task in tasks}}
@@ -242,8 +244,14 @@ def report(rows: Sequence[Row], floor: str | None, conditions: Mapping[str, Any]
         for part, lowest in ((scores, models.get(floor or "")), *_pairs(scores, models.get(floor or ""))):
             part["hesitation_floor"] = lowest["hesitation_rmse"] if lowest else None
         scores["bars_met"] = met(scores)
+    shifts: dict[str, Any] = {}
+    for shift in dict.fromkeys(row["clip"] for row in rows if row["clip"] not in CLIPS):
+        own = [row for row in rows if row["clip"] == shift]
+        shown = [name for name in names if any(row["model"] == name for row in own)]
+        shifts[shift] = {name: pooled([row for row in own if row["model"] == name]) for name in shown}
     rejected = sum(row["kind"] == "rejected" for row in by_model[subject])
-    return {"model": subject, **conditions, "rejected": rejected, **models[subject], "models": models}
+    whole = {"model": subject, **conditions, "rejected": rejected, **models[subject]}
+    return whole | {"models": models, "shifts": shifts}
 
 
 def _pairs(scores: dict[str, Any], floor: dict[str, Any] | None) -> list[tuple[dict[str, Any], dict[str, Any] | None]]:
@@ -262,11 +270,11 @@ def met(scores: Mapping[str, Any]) -> list[str]:
 
 
 def table(content: Mapping[str, Any]) -> Table:
-    """Formats a report: a row for each model, pooled; then the first model by task."""
+    """Formats a report: a row for each model, pooled; then the first model by task, and all models in each shift."""
     result = Table(title="Suboptimal-Value-Bench, RoboSuite", caption=caption(content))
     header, *lines = cells(content)
     for title in header:
-        result.add_column(title, justify="left" if title in ("task", "model") else "right")
+        result.add_column(title, justify="left" if title in header[:2] else "right")
     for line, after in zip(lines, [*lines[1:], None]):
         result.add_row(*line, end_section=after is not None and line[0] == "all" != after[0])
     return result
@@ -277,7 +285,8 @@ def cells(content: Mapping[str, Any]) -> list[list[str]]:
     subject = content["models"][content["model"]]
     rows = [["all", name, *_line(scores)] for name, scores in content["models"].items()]
     rows += [[task, content["model"], *_line(scores)] for task, scores in subject["tasks"].items()]
-    return [["task", "model", *COLUMNS], *rows]
+    rows += [[shift, name, *_line(own)] for shift, found in content["shifts"].items() for name, own in found.items()]
+    return [["task or shift", "model", *COLUMNS], *rows]
 
 
 def caption(content: Mapping[str, Any]) -> str:
@@ -322,7 +331,7 @@ def _line(scores: Mapping[str, Any]) -> list[str]:
 
 def _cell(scores: Mapping[str, Any], key: str) -> str:
     if not np.isfinite(scores[key]):
-        return "undefined"
+        return "-"
     if key.endswith("_defined"):
         return f"{scores[key]:.0%}"
     low, high = scores.get(f"{key}_ci95", (np.nan, np.nan))

@@ -95,6 +95,10 @@ class Dataset:
     def __iter__(self) -> Iterator[Episode]:
         return (self[index] for index in range(len(self)))
 
+    def name(self, index: int) -> str:
+        """Group of episode `index` under `data`."""
+        return self._names[index]
+
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 of the file."""

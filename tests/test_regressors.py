@@ -1,0 +1,81 @@
+"""The learned baselines read what they are given, on synthetic episodes whose frames show time as brightness."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from tests.synthetic import ENV_ARGS, dataset, episode
+from wvm_rl.data.windows import Film, progress
+from wvm_rl.errors import InputError
+from wvm_rl.values.regressors import CONTEXT, Films, Frame, RegressorConfig, State, Video, rewound, so_far
+
+SHORT = RegressorConfig(steps=120, batch=16, learning_rate=3e-3)
+
+
+def films(tmp_path, count=4):
+    data = dataset(tmp_path / "known.hdf5", [episode(index, 100 + index) for index in range(count)])
+    found = []
+    for each in data:
+        frames, step = data.frames(each.index, "workspace")
+        found.append(Film(frames, progress(step, len(each)), 0))
+    return Films(found, [data[0].instruction], "workspace", 4.0, 16, data.fingerprint)
+
+
+@pytest.mark.parametrize("kind", [Frame, Video])
+def test_pictures_are_read(tmp_path, kind):
+    known = films(tmp_path)
+    source = kind(SHORT, known)
+    fresh = dataset(tmp_path / "fresh.hdf5", [episode(20, 110)])
+    found = next(source.values(fresh))
+    np.testing.assert_allclose(found.value, np.linspace(0, 1, len(found.value)), atol=0.15)
+    assert source.fingerprint == kind(SHORT, known).fingerprint
+    assert source.fingerprint != kind(replace(SHORT, steps=121), known).fingerprint
+    other = replace(episode(3), instruction="juggle")
+    with pytest.raises(InputError, match="not trained on `juggle`"):
+        next(source.values(dataset(tmp_path / "other.hdf5", [other])))
+
+
+def test_a_video_falls_when_it_is_played_back(tmp_path):
+    known = films(tmp_path, 1)
+    source = Video(SHORT, known)
+    frames = known.films[0].frames
+    back = replace(episode(30, 100), frames={"workspace": np.concatenate([frames[:10], frames[9::-1]])})
+    value = next(source.values(dataset(tmp_path / "back.hdf5", [back]))).value
+    assert value[9] > 0.3 and value[-1] < value[9] - 0.2
+
+
+def test_rewound_videos_by_hand():
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        order = rewound(rng, 12)
+        top = int(order.max())
+        np.testing.assert_array_equal(order[: top + 1], np.arange(top + 1))
+        np.testing.assert_array_equal(order[top + 1 :], np.arange(top - 1, top - 1 - (len(order) - top - 1), -1))
+    np.testing.assert_array_equal(so_far(np.arange(31), 4), [0, 10, 20, 30])
+    assert len(so_far(np.arange(1), CONTEXT)) == CONTEXT
+
+
+def scripted(index, length):
+    """An episode whose state tells its progress."""
+    place = np.linspace(0, 1, length, dtype=np.float32)[:, None]
+    obs = {"robot0_eef_pos": np.repeat(place, 3, 1), "robot0_eef_quat": np.zeros((length, 4), np.float32)}
+    obs |= {"robot0_gripper_qpos": np.zeros((length, 2), np.float32), "object": np.zeros((length, 5), np.float32)}
+    return replace(episode(index, length), obs=obs, phase=(3 * place[:, 0]).astype(np.int32))
+
+
+def test_the_floor_sees_the_simulator(tmp_path):
+    experts = dataset(tmp_path / "experts.hdf5", [scripted(index, 80 + index) for index in range(4)])
+    source = State(replace(SHORT, batch=64), {"lift": experts})
+    value = next(source.values(dataset(tmp_path / "fresh.hdf5", [scripted(9, 90)]))).value
+    np.testing.assert_allclose(value, np.linspace(0, 1, 90), atol=0.1)
+    with pytest.raises(InputError, match="lacks phase"):
+        next(source.values(dataset(tmp_path / "bare.hdf5", [episode(0)])))
+    with pytest.raises(InputError, match="not trained on task can, only on lift"):
+        next(source.values(dataset(tmp_path / "can.hdf5", [scripted(0, 60)], ENV_ARGS | {"task": "can"})))
+
+
+def test_settings_out_of_range_are_refused():
+    for wrong in ({"steps": 1}, {"batch": 0}, {"learning_rate": 0.0}):
+        with pytest.raises(InputError, match=next(iter(wrong))):
+            replace(SHORT, **wrong)
