@@ -70,6 +70,7 @@ def test_the_command_leaves_a_run_folder(tmp_path, capsys, fresh):
     found = pd.read_parquet(tmp_path / "run" / "trajectories.parquet")
     assert len(found) == 3 * 6 and len(found["value"][0]) == 40
     assert "Suboptimal-Value-Bench" in capsys.readouterr().out
+    assert all((tmp_path / "run" / "figures" / f"{name}.png").exists() for name in ("curves", "calibration"))
     assert (tmp_path / "run" / "bench.md").exists() and (tmp_path / "run" / "bench.tex").exists()
 
 

@@ -19,8 +19,8 @@ from envs.collect import CollectConfig, collect, dataset_path
 from envs.looks import LOOKS
 from envs.recipes import RECIPES
 from envs.render import in_look
-from envs.tasks import TASKS
-from wvm_rl import cli, scores
+from envs.tasks import CONTROL_FREQUENCY, TASKS
+from wvm_rl import cli, figures, scores
 from wvm_rl.data.clips import MADE, derived
 from wvm_rl.data.episodes import Dataset
 from wvm_rl.errors import InputError
@@ -187,6 +187,9 @@ def main(config: BenchConfig, folder: Path) -> None:
         conditions = {"fps": config.fps, "horizon_k": config.horizon_k, "seed": config.seed, **speed}
         content = scores.report(rows, FLOOR if FLOOR in sources else None, conditions)
     run.write_rows("trajectories.parquet", rows)
+    shown = [name for name in sources if name not in BLIND and name != FLOOR][: 1 + len(figures.OTHERS)]
+    figures.bench_curves(folder / "figures" / "curves.png", rows, shown, CONTROL_FREQUENCY)
+    figures.calibration(folder / "figures" / "calibration.png", rows, shown)
     for name, text in (("bench.md", scores.markdown(content)), ("bench.tex", scores.latex(content))):
         with atomic(folder / name) as partial:
             partial.write_text(text)

@@ -21,7 +21,7 @@ class DataConfig:
 
     episodes: int = 100
     seed: int = 0  # of the collection
-    fps: int = 4  # frames a second for the critic; 0: none, then no OpenGL is needed, nor can value=wvm be used
+    fps: int | None = None  # frames a second kept; null: the critic's; 0: none, no OpenGL needed, no value=wvm
     root: str | None = None  # data folder; null: `wvm_rl` in the user's cache
     workers: int | None = None  # processes that collect; null: one a core
     recipe: RecipeConfig = MISSING

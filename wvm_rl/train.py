@@ -25,7 +25,7 @@ from wvm_rl.config import GROUPS, TrainConfig, run_name
 from wvm_rl.data.episodes import Dataset
 from wvm_rl.errors import InputError
 from wvm_rl.files import exclusive
-from wvm_rl.films import films
+from wvm_rl.films import FPS, films
 from wvm_rl.label import label
 from wvm_rl.runs import Run, check, read_summary, show
 from wvm_rl.stats import success_interval
@@ -36,8 +36,10 @@ from wvm_rl.values.wvm import Wvm
 def main(config: TrainConfig, folder: Path) -> None:
     """Runs the job, continues an interrupted one, or shows a finished one."""
     source, data = config.value.source(), config.data
-    if isinstance(source, Wvm) and data.fps != source.critic.fps:
-        raise InputError(f"data.fps={data.fps}: value=wvm reads {source.critic.fps:g} frames a second")
+    wanted = source.critic.fps if isinstance(source, Wvm) else 0
+    fps = data.fps if data.fps is not None else round(wanted) or FPS
+    if fps < wanted:
+        raise InputError(f"data.fps={fps}: value=wvm reads {wanted:g} frames a second")
     if config.value.shuffle and not config.agent.reads_advantage:
         raise InputError("value.shuffle=true: this agent does not read advantages, shuffled ones would change nothing")
     view: dict[str, Any] = (
@@ -48,7 +50,7 @@ def main(config: TrainConfig, folder: Path) -> None:
         recipe=data.recipe,
         episodes=data.episodes,
         seed=data.seed,
-        fps=data.fps,
+        fps=fps,
         root=data.root,
         workers=data.workers,
         **view,
