@@ -27,9 +27,9 @@ class DataConfig:
     """Expert episodes to learn from."""
 
     tasks: list[str] = field(default_factory=lambda: list(TASKS))
-    episodes: int = 200  # a task
+    episodes: int = 180  # a task
     held_out: int = 10  # episodes a task kept for the check printed during training
-    looks: int = 2  # random cameras, lights and textures in which every episode is seen beside the plain one
+    looks: int = 1  # random cameras, lights and textures in which every episode is seen beside the plain one
     seed: int = 0  # of the collection; other recipes draw other episodes from the same seed
     root: str | None = None  # data folder; null: `wvm_rl` in the user's cache
     workers: int | None = None  # processes that collect; null: one a core

@@ -43,10 +43,10 @@ class StagesConfig:
     kl: float = 1e-5  # weight of the VAE's divergence
     focus: float = 20.0  # how much more pixels count that differ from their scene's mean picture, see Codec.loss
     vae: FitConfig = field(default_factory=lambda: FitConfig(steps=2000, batch=8, learning_rate=2e-3, save_every=200))
-    pool: int = 96_000  # encoded windows
+    pool: int = 72_000  # encoded windows
     loss: LossConfig = field(default_factory=LossConfig)
     model: FitConfig = field(
-        default_factory=lambda: FitConfig(steps=4000, batch=64, learning_rate=1e-3, save_every=200)
+        default_factory=lambda: FitConfig(steps=3200, batch=64, learning_rate=1e-3, save_every=200)
     )
     mesh: MeshConfig = field(default_factory=MeshConfig)  # devices that train the model
 
