@@ -17,6 +17,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from tests.model_toy import corpus, stages
+from tests.synthetic import dataset, episode
 from wvm_rl.data.windows import RewindConfig, Windows
 from wvm_rl.errors import InputError
 from wvm_rl.model import stages as module
@@ -25,6 +26,7 @@ from wvm_rl.model.pool import CHUNK_WINDOWS, fill, shuffled_rows
 from wvm_rl.model.stages import Stages, train
 from wvm_rl.model.training import FitConfig, Training
 from wvm_rl.model.wvm import LossConfig
+from wvm_rl.pretrain import corpus as expert_films
 
 QUICK = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1", "JAX_PLATFORMS": "cpu"}
 LINE = FitConfig(steps=60, batch=4, learning_rate=0.2, warmup=5, average=0.5, save_every=20)
@@ -231,3 +233,36 @@ def test_two_processes_train_what_one_does(whole, tmp_path):
     for found, expected in zip(rows(folder), rows(one), strict=True):
         assert found.pop("stage") == expected.pop("stage")
         assert found == pytest.approx(expected, rel=1e-5)  # loss and norm of the gradient, means of 20 steps
+
+
+def test_the_video_stream_learns_first_and_stays_frozen(whole, tmp_path):
+    """On the windows of the other trainings; the video loss moves the video stream alone, the value's all but it."""
+    config = replace(small(), model=replace(small().model, steps=20, average=0.0), video_steps=20, frozen=True)
+    critic, _ = train(Stages(config, corpus(), encoded(whole, tmp_path)))
+    (folder,) = (tmp_path / "copy").glob("video-*")
+    first, ended = load_file(folder / "params.safetensors"), critic.part("wvm")
+    fresh = Stages(config, corpus(), tmp_path).model.graph.init(1)
+    for name, value in ended.items():
+        still = name.startswith("video.")
+        assert np.array_equal(value, first[name]) == still or name.startswith("value.")
+        if name.startswith("value."):
+            np.testing.assert_array_equal(first[name], fresh[name])
+    moved = [name for name in ended if not np.array_equal(ended[name], fresh[name])]
+    assert any(name.startswith("video.") for name in moved) and any(name.startswith("value.") for name in moved)
+    with pytest.raises(InputError, match="frozen=true needs video_steps"):
+        replace(config, video_steps=0)
+
+
+def test_films_of_looks_rates_and_no_instruction(tmp_path):
+    episodes = [replace(episode(index, 80 + index), quality="expert") for index in range(3)]
+    for each in episodes:
+        each.frames["workspace.random0"] = 255 - each.frames["workspace"]
+    data = dataset(tmp_path / "d.hdf5", episodes)
+    films = expert_films([data], 4.0, 16, 1)
+    assert len(films.training) == 4 and len(films.held_out) == 2 and films.camera == "workspace"
+    assert films.instructions == ["lift the red cube"]
+    np.testing.assert_array_equal(films.training[1].frames, 255 - films.training[0].frames)
+    slow = expert_films([data], 2.0, 16, 1, text=False)
+    assert slow.instructions == [""] and slow.fingerprint != films.fingerprint
+    np.testing.assert_array_equal(slow.training[0].frames, films.training[0].frames[::2])
+    np.testing.assert_allclose(slow.training[0].progress, films.training[0].progress[::2])

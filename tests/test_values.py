@@ -153,3 +153,18 @@ def test_the_oracles_expert_length_comes_from_the_dataset(tmp_path):
     failure = episode(0, 30, success=False, quality="failure", interval=0)
     data = dataset(tmp_path / "d.hdf5", [failure], {**ENV_ARGS, "expert_steps": 58})
     np.testing.assert_allclose(label(data, OracleConfig().source(), progress=False)[0][-1], 0.5)
+
+
+def test_a_critic_without_instructions_is_told_none(tmp_path, capsys):
+    told = []
+
+    class Mute(Brightness):
+        instructions = ("",)
+
+        def values(self, clips):
+            for frames, instruction in clips:
+                told.append(instruction)
+                yield frames[:, 0, 0, 0] / 255, None
+
+    label(dataset(tmp_path / "d.hdf5", [episode(0, 60)]), Wvm(Mute()), progress=False)
+    assert told == [""] and "warning" not in capsys.readouterr().err

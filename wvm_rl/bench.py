@@ -125,7 +125,7 @@ def sources_of(
     found |= {name: always(Blind(name)) for name in BLIND}
     if any(name in LEARNED for name in config.models):
         critic = wvm.critic
-        known = corpus(list(experts.values()), critic.size, config.data.held_out)
+        known = corpus(list(experts.values()), critic.fps, critic.size, config.data.held_out)
         films = Films(
             known.training,
             known.instructions,

@@ -20,6 +20,7 @@ from wvm_rl.model.codec import fit_size
 from wvm_rl.model.presets import PRESETS
 from wvm_rl.model.stages import Corpus, Stages, StagesConfig, train
 from wvm_rl.sharding import HostsConfig, MeshConfig, is_first
+from wvm_rl.values.wvm import NO_TEXT
 
 
 @dataclass
@@ -30,6 +31,8 @@ class DataConfig:
     episodes: int = 180  # a task
     held_out: int = 10  # episodes a task kept for the check printed during training
     looks: int = 1  # random cameras, lights and textures in which every episode is seen beside the plain one
+    fps: int | None = None  # frames a second kept, at least those the model reads; null: as many
+    text: bool = True  # false: no instruction is told, in training and in use
     seed: int = 0  # of the collection; other recipes draw other episodes from the same seed
     root: str | None = None  # data folder; null: `wvm_rl` in the user's cache
     workers: int | None = None  # processes that collect; null: one a core
@@ -80,7 +83,7 @@ def collections(data: DataConfig, fps: float, size: int) -> list[Any]:
             recipe=recipe(),
             episodes=data.episodes,
             seed=data.seed,
-            fps=round(fps),
+            fps=data.fps or round(fps),
             size=size,
             looks=[f"random{look}" for look in range(data.looks)],
             root=data.root,
@@ -90,7 +93,7 @@ def collections(data: DataConfig, fps: float, size: int) -> list[Any]:
     ]
 
 
-def corpus(datasets: list[Dataset], size: int, held_out: int) -> Corpus:
+def corpus(datasets: list[Dataset], fps: float, size: int, held_out: int, text: bool = True) -> Corpus:
     """Reads the films of successful expert episodes, one a look; the last `held_out` of every dataset are kept apart.
 
     Raises:
@@ -98,6 +101,8 @@ def corpus(datasets: list[Dataset], size: int, held_out: int) -> Corpus:
     """
     training, kept, instructions, digest = [], [], [], hashlib.sha256()
     digest.update(str(held_out).encode())
+    for setting in (*([] if text else ["no text"]), *([] if datasets[0].fps == fps else [f"{fps} fps"])):
+        digest.update(setting.encode())
     camera = next(iter(datasets[0].cameras), "").partition(".")[0]
     for dataset in datasets:
         digest.update(dataset.fingerprint.encode())
@@ -106,11 +111,12 @@ def corpus(datasets: list[Dataset], size: int, held_out: int) -> Corpus:
                 raise InputError(f"{dataset.path}: episode {episode.index} is {episode.quality}: use recipe=expert")
             if not episode.success:
                 continue
-            if episode.instruction not in instructions:
-                instructions.append(episode.instruction)
-            row = instructions.index(episode.instruction)
+            sentence = episode.instruction if text else NO_TEXT
+            if sentence not in instructions:
+                instructions.append(sentence)
+            row = instructions.index(sentence)
             for look in dataset.cameras:
-                frames, step = dataset.frames(episode.index, look)
+                frames, step = dataset.frames(episode.index, look, fps)
                 film = Film(fit_size(frames, size), progress(step, len(episode)), row)
                 (training if episode.index < len(dataset) - held_out else kept).append(film)
     return Corpus(training, kept, instructions, camera, digest.hexdigest())
@@ -128,7 +134,7 @@ def main(config: PretrainConfig) -> None:
         config.hosts.start()
     plans = collections(config.data, config.wvm.fps, config.wvm.size)
     datasets = [Dataset(collect(plan)) for plan in plans]
-    films = corpus(datasets, config.wvm.size, config.data.held_out)
+    films = corpus(datasets, config.wvm.fps, config.wvm.size, config.data.held_out, config.data.text)
     data = {
         "episodes": f"{len(films.training)} for training, {len(films.held_out)} held out",
         "frames": sum(len(film.frames) for film in films.training),

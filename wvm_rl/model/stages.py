@@ -24,7 +24,7 @@ from wvm_rl.model import lora, weights
 from wvm_rl.model.codec import Codec, LatentStatistics
 from wvm_rl.model.critic import FORMAT, Critic, CriticConfig
 from wvm_rl.model.fit import fit
-from wvm_rl.model.initial import PretrainedConfig
+from wvm_rl.model.initial import VALUE, VIDEO, PretrainedConfig
 from wvm_rl.model.pool import CHUNK_WINDOWS, Pool, fill, finished, shuffled_rows
 from wvm_rl.model.presets import PRESETS, WvmConfig
 from wvm_rl.model.training import FitConfig, Training
@@ -48,6 +48,9 @@ class StagesConfig:
     model: FitConfig = field(
         default_factory=lambda: FitConfig(steps=3200, batch=64, learning_rate=1e-3, save_every=200)
     )
+    video_steps: int = 0  # updates of the video stream on the video loss alone, before both streams train
+    frozen: bool = False  # the video stream stays as those updates, or published weights, left it
+    model_seed: int = 0  # of the model's training alone; `seed` is that of everything
     mesh: MeshConfig = field(default_factory=MeshConfig)  # devices that train the model
 
     def __post_init__(self) -> None:
@@ -55,8 +58,12 @@ class StagesConfig:
             raise InputError(f"pool={self.pool} must be at least {CHUNK_WINDOWS} windows")
         if getattr(self.wvm, "transformer", None) and self.wvm.transformer.lora_rank and not self.pretrained.path:
             raise InputError("wvm.transformer.lora_rank needs pretrained.path: the video stream it adapts stays frozen")
-        if self.seed < 0:
-            raise InputError(f"seed={self.seed} must be at least 0")
+        if self.frozen and not (self.video_steps or self.pretrained.path):
+            raise InputError("frozen=true needs video_steps or pretrained.path: a video stream that has learned")
+        if min(self.seed, self.model_seed, self.video_steps) < 0:
+            raise InputError(
+                f"seed={self.seed}, model_seed={self.model_seed} and video_steps={self.video_steps} must be at least 0"
+            )
         if not 0 <= self.kl < float("inf") or not 0 <= self.focus < float("inf"):
             raise InputError(f"kl={self.kl} and focus={self.focus} must be finite and not negative")
 
@@ -87,6 +94,8 @@ class Stages:
         self.codec, self.model = Codec(config.wvm), WorldValueModel(config.wvm)
         self.mesh = config.mesh.make()
         sharding.check(self.mesh, self.model.graph.shapes, config.model.batch)
+        # What the VAE sees does not follow how values are taught.
+        self._seen = RewindConfig(jitter=config.windows.jitter)
         self.text = np.stack([config.wvm.text.tokenize(instruction) for instruction in films.instructions])
         preset: WvmConfig = config.wvm
         pretrained = config.pretrained.fingerprint(preset)
@@ -94,7 +103,7 @@ class Stages:
             "films": films.fingerprint,
             "size": preset.size,
             "vae": asdict(preset.vae),
-            "windows": asdict(config.windows),
+            "windows": asdict(self._seen),
             "kl": config.kl,
             "focus": config.focus,
             "fit": _shaping(config.vae),
@@ -102,6 +111,8 @@ class Stages:
             "pretrained": pretrained.get("vae"),
         }
         self.pool_meta = {"vae": self.vae_meta, "count": config.pool}
+        if config.windows != self._seen:
+            self.pool_meta["windows"] = asdict(config.windows)
         self.model_meta = {
             "pool": self.pool_meta,
             "preset": preset.shaping(),
@@ -111,6 +122,19 @@ class Stages:
             "instructions": films.instructions,
             "text": hashlib.sha256(self.text.tobytes()).hexdigest(),
         }
+        self.video_meta = self.model_meta | {"only": "video", "fit": _shaping(self._video_fit)}
+        options: dict[str, Any] = {
+            "video_steps": config.video_steps,
+            "frozen": config.frozen,
+            "model_seed": config.model_seed,
+        }
+        self.model_meta |= {name: value for name, value in options.items() if value}
+
+    @property
+    def _video_fit(self) -> FitConfig:
+        fit = self.config.model
+        steps = max(1, self.config.video_steps)
+        return replace(fit, steps=steps, warmup=min(fit.warmup, steps))
 
     def folder(self, stage: str, meta: dict[str, Any]) -> Path:
         """Where a stage works and leaves its result."""
@@ -121,7 +145,7 @@ class Stages:
         config, folder = self.config, self.folder("vae", self.vae_meta)
         if config.pretrained.path:
             return config.pretrained.vae()
-        windows = Windows(self.films.training, config.windows, config.seed + 1)
+        windows = Windows(self.films.training, self._seen, config.seed + 1)
         backgrounds = self.films.backgrounds()
 
         def batches(step: int) -> dict[str, np.ndarray]:
@@ -166,9 +190,9 @@ class Stages:
     def wvm(self, pool: Pool, held_out: Pool) -> dict[str, np.ndarray]:
         """Trains both streams on the pool."""
         config, folder, model = self.config, self.folder("wvm", self.model_meta), self.model
-
-        def batches(step: int) -> dict[str, np.ndarray]:
-            return {**pool.batch(shuffled_rows(len(pool), config.seed, step, config.model.batch)), "text": self.text}
+        seed = config.seed + 1 + 1000 * config.model_seed
+        video = self.video(pool) if config.video_steps else {}
+        batches = self._batches(pool, config.seed + 1000 * config.model_seed)
 
         def loss(params: Any, batch: dict[str, Any], key: Any) -> Any:
             return model.loss(params, batch, key, config.loss)
@@ -190,11 +214,15 @@ class Stages:
                 error.append(np.square(np.asarray(values)[:, 1:] - probe["value"][part, 1:]).mean())
             return {"held_out_rmse": float(np.sqrt(np.mean(error)))}
 
-        training = Training(loss, config.model, config.seed + 1, self.mesh)
-        trains = partial(lora.trains, rank=config.wvm.transformer.lora_rank)
+        training = Training(loss, config.model, seed, self.mesh)
+
+        def trains(name: str) -> bool:
+            still = config.frozen and name.startswith(VIDEO)
+            return not still and lora.trains(name, config.wvm.transformer.lora_rank)
 
         def start() -> Any:
-            params = config.pretrained.params(model, config.seed + 1, training.target)
+            params = config.pretrained.params(model, seed, training.target)
+            params |= {name: jax.device_put(value, params[name].sharding) for name, value in video.items()}
             for name in params:  # one at a time, each f32 array let go of
                 if not trains(name):
                     params[name] = params[name].astype(model.stored(name))
@@ -205,6 +233,34 @@ class Stages:
             return {name: value.astype(np.float32) for name, value in made.items()}
 
         return self._kept(folder, make, model.graph.shapes)
+
+    def video(self, pool: Pool) -> dict[str, np.ndarray]:
+        """Trains the video stream, and the text encoder, on the video loss alone; returns their parameters."""
+        config, folder, model = self.config, self.folder("video", self.video_meta), self.model
+
+        def loss(params: Any, batch: dict[str, Any], key: Any) -> Any:
+            return model.loss(params, batch, key, config.loss, value_too=False)
+
+        training = Training(loss, self._video_fit, config.seed + 1, self.mesh)
+        start = partial(config.pretrained.params, model, config.seed + 1, training.target)
+        made = self._kept(
+            folder,
+            lambda: fit(
+                "video",
+                training,
+                start,
+                self._batches(pool, config.seed),
+                folder,
+                self.video_meta,
+                trains=lambda name: not name.startswith(VALUE),
+            ),
+            model.graph.shapes,
+        )
+        return {name: value for name, value in made.items() if not name.startswith(VALUE)}
+
+    def _batches(self, pool: Pool, seed: int) -> Any:
+        size = self.config.model.batch
+        return lambda step: {**pool.batch(shuffled_rows(len(pool), seed, step, size)), "text": self.text}
 
     def scores(self) -> dict[str, float]:
         """Last row of metrics of each finished training."""

@@ -105,8 +105,10 @@ class WorldValueModel:
         casts = name.endswith(".kernel") and any(part in name for part in parts)
         return np.dtype(jnp.dtype(self.config.transformer.compute_dtype) if casts else jnp.float32)
 
-    def loss(self, params: Params, batch: dict[str, Array], rng: Array, config: LossConfig) -> tuple[Array, dict]:
-        """L_value + lambda * L_video (Eq. 6, 7) of one batch.
+    def loss(
+        self, params: Params, batch: dict[str, Array], rng: Array, config: LossConfig, value_too: bool = True
+    ) -> tuple[Array, dict]:
+        """L_value + lambda * L_video (Eq. 6, 7) of one batch; without the value's, L_video alone.
 
         Args:
             params: of `Streams`.
@@ -127,21 +129,22 @@ class WorldValueModel:
         text = streams.text(batch["text"])[batch["instruction"]]
         context = streams.context(current, text)
 
-        # Value: the first token is given clean, as at inference, or replaced at random.
-        replaced = jax.random.bernoulli(keys[0], config.random_prefix, (size,))
-        prefix = jnp.where(replaced, jax.random.uniform(keys[1], (size,), minval=-1.0), value[:, 0])
-        network = self._network(streams, text, context)
-        value_loss = self.head.loss(network, value, prefix, keys[2], config.shift).mean()
-        if config.video == 0.0:
-            return value_loss, {"loss": value_loss, "value": value_loss}
-
-        # Video: the future latent with its own tau.
-        noise = jax.random.normal(keys[3], future.shape)
-        tau = flow.draw_tau(keys[4], (size, 1), config.shift)
-        error = streams.future_velocity(flow.noised(future, noise, tau), tau, text, context)
-        video_loss = jnp.square(error - flow.velocity(future, noise)).mean()
-        loss = value_loss + config.video * video_loss
-        return loss, {"loss": loss, "value": value_loss, "video": video_loss}
+        parts: dict[str, Array] = {}
+        if value_too:  # the first token is given clean, as at inference, or replaced at random
+            replaced = jax.random.bernoulli(keys[0], config.random_prefix, (size,))
+            prefix = jnp.where(replaced, jax.random.uniform(keys[1], (size,), minval=-1.0), value[:, 0])
+            network = self._network(streams, text, context)
+            parts["value"] = self.head.loss(network, value, prefix, keys[2], config.shift).mean()
+        if config.video or not value_too:  # the future latent with its own tau
+            noise = jax.random.normal(keys[3], future.shape)
+            tau = flow.draw_tau(keys[4], (size, 1), config.shift)
+            found = streams.future_velocity(flow.noised(future, noise, tau), tau, text, context)
+            parts["video"] = jnp.square(found - flow.velocity(future, noise)).mean()
+        if value_too:
+            loss = parts["value"] + (config.video * parts["video"] if config.video else 0.0)
+        else:
+            loss = parts["video"]
+        return loss, {"loss": loss, **parts}
 
     def values(self, params: Params, context: KeyValue, prefix: Array, text: Array, steps: int = 1) -> Array:
         """Value chunks [B,4] in [0,1], given prefix [B] in [0,1] as first token; `steps` of Euler for the flow head."""

@@ -16,6 +16,7 @@ from wvm_rl.values.base import ValueConfig, Values
 if TYPE_CHECKING:
     from wvm_rl.model.critic import Critic
 
+NO_TEXT = ""  # the only instruction of a critic that was told none
 SHIPPED = Path(__file__).parents[1] / "critics"
 
 
@@ -37,10 +38,14 @@ class Wvm:
         for index in range(len(dataset)):
             self._check(dataset, index)
         unknown = {episode.instruction for episode in dataset} - set(self.critic.instructions)
-        if unknown:
+        if unknown and self._reads:
             known = "; ".join(self.critic.instructions)
             print(f"warning: the critic was not trained on `{min(unknown)}`, only on: {known}", file=sys.stderr)
         return self._values(dataset, start)
+
+    @property
+    def _reads(self) -> bool:
+        return list(self.critic.instructions) != [NO_TEXT]
 
     def _values(self, dataset: Dataset, start: int) -> Iterator[Values]:
         steps: dict[int, np.ndarray] = {}
@@ -48,7 +53,7 @@ class Wvm:
         def clips() -> Iterator[tuple[np.ndarray, str]]:
             for index in range(start, len(dataset)):
                 frames, steps[index] = dataset.frames(index, self.critic.camera, self.critic.fps)
-                yield frames, dataset[index].instruction
+                yield frames, dataset[index].instruction if self._reads else NO_TEXT
 
         for index, (value, std) in enumerate(self.critic.values(clips()), start=start):
             yield Values(steps.pop(index), value, std)

@@ -1,0 +1,51 @@
+"""The ablations' bookkeeping: what is run, what is kept, and the table."""
+
+import json
+
+import pytest
+
+from experiments import ablations
+from experiments.ablations import SCORES, AblationsConfig, main
+from wvm_rl.errors import InputError
+
+
+@pytest.fixture
+def commands(tmp_path, monkeypatch):
+    """Commands given, each of which leaves what the real one would."""
+    given = []
+
+    def run(module, *settings):
+        given.append((module, settings))
+        options = dict(setting.split("=", 1) for setting in settings)
+        folder = tmp_path / options.get("out", options.get("hydra.run.dir"))
+        folder.mkdir(parents=True)
+        if module == "wvm_rl.pretrain":
+            (folder / "config.json").write_text("{}")
+        else:
+            content = dict.fromkeys(SCORES, float(len(given))) | {"critic": "abc"}
+            (folder / "bench.json").write_text(json.dumps(content))
+
+    monkeypatch.setattr(ablations, "_run", run)
+    monkeypatch.setattr(ablations, "RUNS", tmp_path / "runs")
+    monkeypatch.setattr(ablations, "RESULTS", tmp_path)
+    return given
+
+
+def test_finished_cells_are_kept(tmp_path, commands, capsys):
+    config = AblationsConfig(variants=["full", "video_frozen"], seeds=2, steps=7)
+    main(config)
+    assert [module for module, _ in commands] == ["wvm_rl.pretrain", "wvm_rl.bench"] * 4
+    assert {"video_steps=7", "frozen=true", "model.steps=7", "model_seed=1"} <= set(commands[-2][1])
+    main(config)
+    assert len(commands) == 8
+    found = json.loads((tmp_path / "ablations.json").read_text())
+    assert [seed["retry_voc"] for seed in found["variants"]["full"]] == [2, 6]
+    assert "| full | the recipe | 2 | 4.000 ± 2.828 |" in (tmp_path / "ablations.md").read_text()
+    assert "video_frozen" in capsys.readouterr().out
+
+
+def test_wrong_settings_are_refused():
+    with pytest.raises(InputError, match="unknown half: choose from full"):
+        AblationsConfig(variants=["half"])
+    with pytest.raises(InputError, match="steps=0"):
+        AblationsConfig(steps=0)
