@@ -130,8 +130,7 @@ def test_films_become_videos_with_a_value_curve(lift_dataset, tmp_path):
 @needs_egl
 def test_garbage_pixels_are_noticed(monkeypatch):
     model = mujoco.MjModel.from_xml_string(SCENE)
-    monkeypatch.setattr(camera_module._GRAPHICS, "digest", b"")
-    monkeypatch.setattr(camera_module._GRAPHICS, "model", None)
+    monkeypatch.setattr(camera_module, "_GRAPHICS", camera_module._Graphics())
     monkeypatch.setattr(mujoco, "mjr_readPixels", lambda pixels, *_: pixels.fill(77))
     with pytest.raises(InputError, match="OpenGL draws garbage"):
         Camera()(model, state_of(model))
