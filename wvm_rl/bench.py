@@ -50,6 +50,7 @@ class BenchConfig:
     episodes: int = 77  # a task: 25 hesitations, 25 retries, 17 experts, 10 failures
     seed: int = 9000  # of the collection; not one that critics or policies learn from
     fps: int = 10  # frames a second kept and scored
+    size: int | None = None  # pixels a side, a multiple of what the critic reads; null: as many
     shifts: list[str] = field(default_factory=list)  # looks (`envs.looks`) in which the episodes are scored, too
     horizon_k: int = 20  # control steps over which advantages are ranked
     critic: str = "tiny"  # a critic shipped with this package, or the folder of one
@@ -163,7 +164,7 @@ def main(config: BenchConfig, folder: Path) -> None:
     """Collects what is missing, labels it, prints the table and writes it with its rows to the run folder."""
     wvm = WvmConfig(critic=config.critic).source()
     critic = wvm.critic
-    fresh = plans(config, critic.size)
+    fresh = plans(config, config.size or critic.size)
     known = collections(replace(config.data, root=config.root, workers=config.workers), critic.fps, critic.size)
     learned = any(name in LEARNED for name in config.models)
     if config.export:

@@ -42,11 +42,11 @@ class StagesConfig:
     windows: RewindConfig = field(default_factory=RewindConfig)
     kl: float = 1e-5  # weight of the VAE's divergence
     focus: float = 20.0  # how much more pixels count that differ from their scene's mean picture, see Codec.loss
-    vae: FitConfig = field(default_factory=lambda: FitConfig(steps=2000, batch=8, learning_rate=2e-3, save_every=200))
-    pool: int = 72_000  # encoded windows
+    vae: FitConfig = field(default_factory=lambda: FitConfig(steps=1500, batch=8, learning_rate=2e-3, save_every=200))
+    pool: int = 48_000  # encoded windows
     loss: LossConfig = field(default_factory=LossConfig)
     model: FitConfig = field(
-        default_factory=lambda: FitConfig(steps=3200, batch=64, learning_rate=1e-3, save_every=200)
+        default_factory=lambda: FitConfig(steps=1500, batch=64, learning_rate=1e-3, save_every=200)
     )
     video_steps: int = 0  # updates of the video stream on the video loss alone, before both streams train
     frozen: bool = False  # the video stream stays as those updates, or published weights, left it
