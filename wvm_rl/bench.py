@@ -122,8 +122,11 @@ def sources_of(
     def always(source: Source) -> Callable[[str, str], Source | None]:
         return lambda task, clip: source
 
+    def blind(source: Source) -> Callable[[str, str], Source | None]:
+        return lambda task, clip: None if clip in LOOKS else source  # which change pictures alone
+
     found: dict[str, Callable[[str, str], Source | None]] = {"wvm": always(wvm)}
-    found |= {name: always(Blind(name)) for name in BLIND}
+    found |= {name: blind(Blind(name)) for name in BLIND}
     if any(name in LEARNED for name in config.models):
         critic = wvm.critic
         known = corpus(list(experts.values()), critic.fps, critic.size, config.data.held_out)
@@ -137,7 +140,7 @@ def sources_of(
         )
         found[Frame.name], found[Video.name] = always(Frame(config.frame, films)), always(Video(config.video, films))
         floor = State(config.floor, experts)
-        found[FLOOR] = lambda task, clip: floor if clip == "bench" else None  # the others change pictures alone
+        found[FLOOR] = lambda task, clip: floor if clip == "bench" else None  # the others have no simulator's state
     return {name: found[name] for name in config.models} | {
         name: Predictions(name, path).part for name, path in config.predictions.items()
     }

@@ -136,7 +136,13 @@ def calibration(path: Path, rows: Sequence[Mapping[str, Any]], models: Sequence[
     tasks = list(dict.fromkeys(row["task"] for row in known))
     with plt.rc_context({"font.size": 6, "axes.spines.top": False, "axes.spines.right": False}):
         figure, axes = plt.subplots(
-            1, len(tasks), figsize=(1.25 * len(tasks) + 0.5, 1.6), squeeze=False, sharey=True, sharex=True
+            1,
+            len(tasks),
+            figsize=(1.25 * len(tasks) + 0.5, 1.8),
+            squeeze=False,
+            sharey=True,
+            sharex=True,
+            layout="constrained",
         )
         for axis, task in zip(axes[0], tasks):
             axis.plot([0, 1], [0, 1], "--", color=TRUE, lw=0.7)
@@ -162,8 +168,8 @@ def _labelled(figure: plt.Figure, last: Sequence[Axes], models: Sequence[str], b
         axis.set_xlabel(below)
     handles: list[Any] = [plt.Line2D([], [], color=TRUE, lw=0.7, ls="--")]
     handles += [plt.Line2D([], [], color=_colour(models, model), lw=1.2) for model in models]
-    figure.legend(handles, ["true", *models], loc="upper center", ncols=len(handles), frameon=False, fontsize=6)
-    figure.tight_layout(rect=(0, 0, 1, 0.94))
+    place = {"loc": "outside upper center", "ncols": len(handles)}
+    figure.legend(handles, ["true", *models], **place, frameon=False, fontsize=6)
     return _saved(figure, path)
 
 
