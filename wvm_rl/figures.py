@@ -138,7 +138,7 @@ def calibration(path: Path, rows: Sequence[Mapping[str, Any]], models: Sequence[
         figure, axes = plt.subplots(
             1,
             len(tasks),
-            figsize=(1.25 * len(tasks) + 0.5, 1.8),
+            figsize=(1.25 * len(tasks) + 0.5, 2.1),
             squeeze=False,
             sharey=True,
             sharex=True,
@@ -168,8 +168,8 @@ def _labelled(figure: plt.Figure, last: Sequence[Axes], models: Sequence[str], b
         axis.set_xlabel(below)
     handles: list[Any] = [plt.Line2D([], [], color=TRUE, lw=0.7, ls="--")]
     handles += [plt.Line2D([], [], color=_colour(models, model), lw=1.2) for model in models]
-    place = {"loc": "outside upper center", "ncols": len(handles)}
-    figure.legend(handles, ["true", *models], **place, frameon=False, fontsize=6)
+    names = ["true", *models]
+    figure.legend(handles, names, loc="outside upper center", ncols=len(names), frameon=False, fontsize=6)
     return _saved(figure, path)
 
 
