@@ -23,6 +23,7 @@ STRIP = 10  # frames in a film strip
 OTHERS = ("#E69F00", "#009E73", "#56B4E9", "#CC79A7", "#D55E00")  # of further models in one panel
 KINDS_SHOWN = ("hesitation", "retry", "expert", "failure")  # of the benchmark's episodes
 BINS = 10  # of a calibration curve
+LEGEND = 0.2  # inches of height of the benchmark's legends
 SHOWN = ("expert", "hesitation", "retry", "mixed", "failure")
 
 
@@ -138,11 +139,10 @@ def calibration(path: Path, rows: Sequence[Mapping[str, Any]], models: Sequence[
         figure, axes = plt.subplots(
             1,
             len(tasks),
-            figsize=(1.25 * len(tasks) + 0.5, 2.1),
+            figsize=(1.25 * len(tasks) + 0.5, 1.8),
             squeeze=False,
             sharey=True,
             sharex=True,
-            layout="constrained",
         )
         for axis, task in zip(axes[0], tasks):
             axis.plot([0, 1], [0, 1], "--", color=TRUE, lw=0.7)
@@ -169,7 +169,8 @@ def _labelled(figure: plt.Figure, last: Sequence[Axes], models: Sequence[str], b
     handles: list[Any] = [plt.Line2D([], [], color=TRUE, lw=0.7, ls="--")]
     handles += [plt.Line2D([], [], color=_colour(models, model), lw=1.2) for model in models]
     names = ["true", *models]
-    figure.legend(handles, names, loc="outside upper center", ncols=len(names), frameon=False, fontsize=6)
+    figure.legend(handles, names, loc="upper center", ncols=len(names), frameon=False, fontsize=6)
+    figure.tight_layout(rect=(0, 0, 1, 1 - LEGEND / figure.get_figheight()))
     return _saved(figure, path)
 
 
