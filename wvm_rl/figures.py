@@ -139,7 +139,7 @@ def calibration(path: Path, rows: Sequence[Mapping[str, Any]], models: Sequence[
         figure, axes = plt.subplots(
             1,
             len(tasks),
-            figsize=(1.25 * len(tasks) + 0.5, 1.8),
+            figsize=(1.25 * len(tasks) + 0.5, 2.0),
             squeeze=False,
             sharey=True,
             sharex=True,
