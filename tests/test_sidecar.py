@@ -17,7 +17,7 @@ from wvm_rl.data.episodes import Dataset
 from wvm_rl.errors import InputError
 from wvm_rl.label import at_steps, label
 from wvm_rl.values.base import Values
-from wvm_rl.values.clock import Clock
+from wvm_rl.values.clock import Blind
 
 
 class Counted:
@@ -159,7 +159,7 @@ def test_values_that_are_not_finite_are_refused(data):
 def test_no_write_permission_is_said(data, monkeypatch):
     monkeypatch.setattr("wvm_rl.files.os.access", lambda *_: False)  # root may write everywhere
     with pytest.raises(InputError, match="cannot write to"):
-        label(data, Clock(), progress=False)
+        label(data, Blind("clock"), progress=False)
     assert not list(data.path.parent.glob("d.clock*"))
 
 
