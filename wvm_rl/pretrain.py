@@ -28,9 +28,9 @@ class DataConfig:
     """Expert episodes to learn from."""
 
     tasks: list[str] = field(default_factory=lambda: list(TASKS))
-    episodes: int = 120  # a task
-    held_out: int = 6  # episodes a task kept for the check printed during training
-    looks: int = 0  # random cameras, lights and textures in which every episode is seen beside the plain one
+    episodes: int = 180  # a task
+    held_out: int = 10  # episodes a task kept for the check printed during training
+    looks: int = 1  # random cameras, lights and textures in which every episode is seen beside the plain one
     fps: int | None = None  # frames a second kept, at least those the model reads; null: as many
     text: bool = True  # false: no instruction is told, in training and in use
     seed: int = 0  # of the collection; other recipes draw other episodes from the same seed

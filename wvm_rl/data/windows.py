@@ -88,15 +88,23 @@ class Windows:
 
     def draw(self, index: int) -> tuple[np.ndarray, np.ndarray, int]:
         """Frames [9,H,W,3] u8, their values [9] f32 and the instruction of window `index`."""
-        rng = np.random.default_rng([self.seed, index])
-        places = self._places[rng.integers(len(self._places))]
-        episode, anchor = places[rng.integers(len(places))]
-        film = self.films[episode]
-        order = arrange(int(anchor), motion(rng, self.config), len(film.frames))
+        rng, row, anchor = self._chosen(index)
+        film = self.films[row]
+        order = arrange(anchor, motion(rng, self.config), len(film.frames))
         frames = film.frames[order]
         if self.config.jitter:
             frames = _jittered(frames, rng, self.config.jitter)
         return frames, film.progress[order], film.instruction
+
+    def film(self, index: int) -> int:
+        """Which of the films window `index` shows."""
+        return self._chosen(index)[1]
+
+    def _chosen(self, index: int) -> tuple[np.random.Generator, int, int]:
+        rng = np.random.default_rng([self.seed, index])
+        places = self._places[rng.integers(len(self._places))]
+        film, anchor = places[rng.integers(len(places))]
+        return rng, int(film), int(anchor)
 
     def batch(self, start: int, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Windows start .. start+count-1: frames [N,9,H,W,3], values [N,9], instructions [N] i32."""
@@ -105,7 +113,7 @@ class Windows:
 
 
 def _places(index: int, film: Film) -> np.ndarray:
-    """(episode, frame) of every window of a film, [F,2]."""
+    """(film, frame) of every window of a film, [F,2]."""
     return np.stack([np.full(len(film.frames), index), np.arange(len(film.frames))], 1)
 
 

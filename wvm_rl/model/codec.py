@@ -22,6 +22,13 @@ class LatentStatistics:
     mean: list[float]
     std: list[float]
 
+    @classmethod
+    def measured(cls, latents: np.ndarray) -> "LatentStatistics":
+        """Of latents [N,k,h,w,z]."""
+        flat = latents.astype(np.float64)
+        mean, std = flat.mean((0, 1, 2, 3)), flat.std((0, 1, 2, 3))
+        return cls(mean.tolist(), np.maximum(std, 1e-6).tolist())
+
 
 class Codec:
     """Pure functions over the VAE's graph."""
@@ -46,27 +53,6 @@ class Codec:
         z = latents * jnp.asarray(statistics.std) + jnp.asarray(statistics.mean)
         video = jnp.clip(self.graph.merge(params).decode(z), -1.0, 1.0)
         return jnp.round((video + 1.0) * 127.5).astype(jnp.uint8)
-
-    def loss(
-        self, params: Params, frames: Array, background: Array, rng: Array, kl: float, focus: float
-    ) -> tuple[Array, dict[str, Array]]:
-        """Reconstruction of u8 clips [B,1+4k,H,W,3] plus `kl` times the divergence per latent value.
-
-        Most pixels never change, and a small VAE would spend itself on them: pixels count by how far they are from
-        the scene's mean picture `background` [B,H,W,3] u8, 1 + focus * difference, in units of [-1,1].
-        """
-        vae: Vae = self.graph.merge(params)
-        video = to_unit(frames)
-        moving = jnp.abs(video - to_unit(background)[:, None]).mean(-1, keepdims=True)
-        weight = 1.0 + focus * moving
-        mean, logvar = vae.encode(video)
-        z = mean + jnp.exp(0.5 * logvar) * jax.random.normal(rng, mean.shape)
-        error = jnp.abs(vae.decode(z) - video)
-        reconstruction = (weight * (error + error**2)).mean() / weight.mean()
-        divergence = 0.5 * (jnp.square(mean) + jnp.exp(logvar) - 1.0 - logvar).mean()
-        loss = reconstruction + kl * divergence
-        foreground = (moving * error).mean() / (moving.mean() + 1e-6)
-        return loss, {"loss": loss, "l1": error.mean(), "foreground_l1": foreground, "kl": divergence}
 
 
 def to_unit(frames: Array) -> Array:

@@ -57,24 +57,25 @@ class WvmConfig:
 
 @dataclass
 class TinyConfig(WvmConfig):
-    """64x64 frames, 5 M parameters: trains and labels on two CPU cores."""
+    """96x96 frames, 5 M parameters: trains and labels on two CPU cores."""
 
-    size: int = 64
-    fps: float = 4.0
+    size: int = 96
+    fps: float = 5.0
     vae: VaeConfig = field(
         default_factory=lambda: VaeConfig(
-            base_dim=16,
-            decoder_base_dim=16,
-            z_dim=16,
-            dim_mult=[1, 2, 2],
+            base_dim=8,
+            decoder_base_dim=8,
+            z_dim=32,
+            dim_mult=[1, 4, 4],
             num_res_blocks=1,
             temperal_downsample=[True, True],
+            patch_size=4,
         )
     )
     transformer: TransformerConfig = field(
         default_factory=lambda: TransformerConfig(
-            in_channels=16,
-            out_channels=16,
+            in_channels=32,
+            out_channels=32,
             num_layers=6,
             num_attention_heads=4,
             attention_head_dim=48,

@@ -22,6 +22,7 @@ from wvm_rl.errors import InputError
 from wvm_rl.files import atomic
 from wvm_rl.model import lora, weights
 from wvm_rl.model.codec import Codec, LatentStatistics
+from wvm_rl.model.compression import Compression, CompressionConfig, kept
 from wvm_rl.model.critic import FORMAT, Critic, CriticConfig
 from wvm_rl.model.fit import fit
 from wvm_rl.model.initial import VALUE, VIDEO, PretrainedConfig
@@ -40,13 +41,12 @@ class StagesConfig:
     seed: int = 0
     pretrained: PretrainedConfig = field(default_factory=PretrainedConfig)
     windows: RewindConfig = field(default_factory=RewindConfig)
-    kl: float = 1e-5  # weight of the VAE's divergence
-    focus: float = 20.0  # how much more pixels count that differ from their scene's mean picture, see Codec.loss
-    vae: FitConfig = field(default_factory=lambda: FitConfig(steps=1500, batch=8, learning_rate=2e-3, save_every=200))
-    pool: int = 48_000  # encoded windows
+    compression: CompressionConfig = field(default_factory=CompressionConfig)
+    vae: FitConfig = field(default_factory=lambda: FitConfig(steps=5000, batch=32, learning_rate=2e-3, save_every=200))
+    pool: int = 72_000  # encoded windows
     loss: LossConfig = field(default_factory=LossConfig)
     model: FitConfig = field(
-        default_factory=lambda: FitConfig(steps=1500, batch=64, learning_rate=1e-3, save_every=200)
+        default_factory=lambda: FitConfig(steps=5000, batch=64, learning_rate=1e-3, save_every=200)
     )
     video_steps: int = 0  # updates of the video stream on the video loss alone, before both streams train
     frozen: bool = False  # the video stream stays as those updates, or published weights, left it
@@ -64,8 +64,8 @@ class StagesConfig:
             raise InputError(
                 f"seed={self.seed}, model_seed={self.model_seed} and video_steps={self.video_steps} must be at least 0"
             )
-        if not 0 <= self.kl < float("inf") or not 0 <= self.focus < float("inf"):
-            raise InputError(f"kl={self.kl} and focus={self.focus} must be finite and not negative")
+        if self.compression.decoded > self.vae.batch:
+            raise InputError(f"compression.decoded={self.compression.decoded} is more than vae.batch={self.vae.batch}")
 
 
 @dataclass
@@ -77,13 +77,6 @@ class Corpus:
     instructions: list[str]
     camera: str
     fingerprint: str  # of all datasets
-
-    def backgrounds(self) -> np.ndarray:
-        """Mean picture of each instruction's training films, [I,H,W,3] u8."""
-        films = [
-            [film.frames for film in self.training if film.instruction == row] for row in range(len(self.instructions))
-        ]
-        return np.stack([np.concatenate(frames).mean(0).astype(np.uint8) for frames in films])
 
 
 class Stages:
@@ -104,8 +97,7 @@ class Stages:
             "size": preset.size,
             "vae": asdict(preset.vae),
             "windows": asdict(self._seen),
-            "kl": config.kl,
-            "focus": config.focus,
+            "compression": asdict(config.compression),
             "fit": _shaping(config.vae),
             "seed": config.seed,
             "pretrained": pretrained.get("vae"),
@@ -146,31 +138,26 @@ class Stages:
         if config.pretrained.path:
             return config.pretrained.vae()
         windows = Windows(self.films.training, self._seen, config.seed + 1)
-        backgrounds = self.films.backgrounds()
+        compression = Compression(config.wvm, len(self.films.instructions), config.compression)
+        training = Training(compression.loss, config.vae, config.seed)
+        start = partial(compression.graph.init, config.seed)
 
-        def batches(step: int) -> dict[str, np.ndarray]:
-            # Prefix and current frames: what inference encodes; the VAE is causal, so longer clips add little.
-            frames, _, instruction = windows.batch(step * config.vae.batch, config.vae.batch)
-            return {"frames": frames[:, :5], "background": backgrounds[instruction]}
+        def make() -> dict[str, np.ndarray]:
+            batches = compression.batches(windows, config.vae.batch)
+            unseen = Windows(self.films.held_out, self._seen, config.seed + 3)
+            check = compression.check(unseen, 2 * CHUNK_WINDOWS, 32)
+            return kept(fit("vae", training, start, batches, folder, self.vae_meta, check))
 
-        def loss(params: Any, batch: dict[str, Any], key: Any) -> Any:
-            return self.codec.loss(params, batch["frames"], batch["background"], key, config.kl, config.focus)
-
-        start = partial(self.codec.graph.init, config.seed)
-        training = Training(loss, config.vae, config.seed)
-        params = self._kept(
-            folder, lambda: fit("vae", training, start, batches, folder, self.vae_meta), self.codec.graph.shapes
-        )
+        params = self._kept(folder, make, self.codec.graph.shapes)
         path = folder / "latents.json"
         if not path.exists():
             unit = LatentStatistics([0.0] * config.wvm.vae.z_dim, [1.0] * config.wvm.vae.z_dim)
             frames = windows.batch(0, 8 * CHUNK_WINDOWS)[0]
             encode = self._encoder(params, unit)
             parts = [frames[at : at + CHUNK_WINDOWS] for at in range(0, len(frames), CHUNK_WINDOWS)]
-            latents = np.concatenate([encode(part) for part in parts])[:, 1:].astype(np.float64)
-            mean, std = latents.mean((0, 1, 2, 3)), latents.std((0, 1, 2, 3))
+            measured = LatentStatistics.measured(np.concatenate([encode(part) for part in parts])[:, 1:])
             with atomic(path) as part:
-                part.write_text(json.dumps({"mean": mean.tolist(), "std": np.maximum(std, 1e-6).tolist()}))
+                part.write_text(json.dumps(asdict(measured)))
         return params, LatentStatistics(**json.loads(path.read_text()))
 
     def pools(self, params: dict[str, np.ndarray], statistics: LatentStatistics) -> tuple[Pool, Pool]:
