@@ -176,6 +176,7 @@ def _context(model: mujoco.MjModel, side: int) -> mujoco.MjrContext:
         if digest != graphics.digest:
             if graphics.context is not None:
                 graphics.context.free()
+            graphics.context, graphics.digest = None, b""  # in case the upload fails
             graphics.context, graphics.digest = _uploaded(model), digest
             graphics.side = 0
         graphics.model = model

@@ -1,4 +1,4 @@
-"""The Panda's operational-space control as robosuite 1.5.1 computes it, without robosuite's Python around it."""
+"""An arm's operational-space control as robosuite 1.5.1 computes it, without robosuite's Python around it."""
 
 import mujoco
 import numba
@@ -6,10 +6,11 @@ import numpy as np
 import robosuite
 from robosuite.utils.control_utils import nullspace_torques, opspace_matrices, orientation_error
 
+from envs.tasks import ROBOTS
 from wvm_rl.errors import InputError
 
 ROBOSUITE = "1.5.1"  # the version whose floating-point operations `Control` repeats
-ARM, GRIPPER = "right", "right_gripper"  # robosuite's names of the Panda's only parts
+ARM, GRIPPER = "right", "right_gripper"  # robosuite's names of its only parts
 ARM_SETTINGS = {  # attributes of robosuite's arm controller that `Control` takes for granted
     "name": "OSC_POSE",
     "impedance_mode": "fixed",
@@ -188,12 +189,12 @@ def _check(env) -> None:
     if robosuite.__version__ != ROBOSUITE:
         raise InputError(f"robosuite {robosuite.__version__}: envs/control.py needs {ROBOSUITE}; install that version")
     robots = [robot.name for robot in env.robots]
-    if robots != ["Panda"]:
-        raise InputError(f"robots {robots}: envs/control.py drives a single Panda; set robots to 'Panda'")
+    if len(robots) != 1 or robots[0] not in ROBOTS:
+        raise InputError(f"robots {robots}: envs/control.py drives a single arm: choose {', '.join(ROBOTS)}")
     controller = env.robots[0].composite_controller
     parts = {name: type(part).__name__ for name, part in controller.part_controllers.items()}
     if parts != {ARM: "OperationalSpaceController", GRIPPER: "SimpleGripController"} or controller.name != "BASIC":
-        raise InputError(f"controller {controller.name} of {parts}: use robosuite's default controller of the Panda")
+        raise InputError(f"controller {controller.name} of {parts}: use robosuite's default controller")
     arm = controller.part_controllers[ARM]
     for key, expected in ARM_SETTINGS.items():
         if getattr(arm, key) != expected:

@@ -35,11 +35,12 @@ class Plan:
     failed_grasps: list[str] = field(default_factory=list)  # "miss" or "slip", in order
     retractions: list[float] = field(default_factory=list)  # s, one a failed grasp, and one if it fails for good
     failure: str | None = None  # "miss" or "drop": how it fails for good
+    manner: str = "waver"  # of its hesitations
 
 
 def plan(recipe: RecipeConfig, task: str, phases: tuple[str, ...], quality: str, rng: np.random.Generator) -> Plan:
     """Draws the lapses of an episode of that quality."""
-    result = Plan()
+    result = Plan(manner=recipe.manner)
     if quality == "expert":
         return result
     if quality == "mixed":

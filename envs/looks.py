@@ -19,7 +19,7 @@ from wvm_rl.errors import InputError
 class Look:
     """What a look changes, and how far.
 
-    moved: degrees that the camera is turned about the point it looks at, as far as it stays above it. near: share that
+    moved: degrees that the camera is turned about the point it looks at, and stays above it. near: share that
     its distance, and tenth of a metre that this point, may change. light, texture: strength in [0, 1]. within: `moved`
     is the largest angle, and light and texture each are left alone in a quarter of the episodes.
     """
@@ -40,6 +40,7 @@ LOOKS = {
 }
 RANDOM = Look(moved=12.0, near=0.08, light=1.0, texture=1.0, within=True)
 PLAIN = Look()
+LOWEST, HIGHEST = -85.0, -2.0  # degrees of elevation, negative looks down
 
 
 def split(name: str) -> tuple[str, Look]:
@@ -91,7 +92,8 @@ class Drawn:
         if camera.type == mujoco.mjtCamera.mjCAMERA_FIXED:
             raise InputError("only the workspace camera can be moved")
         camera.azimuth += self._turn[0] / np.cos(np.radians(camera.elevation))
-        camera.elevation = np.clip(camera.elevation + self._turn[1], -85.0, -2.0)
+        upward = self._turn[1] if LOWEST < camera.elevation + self._turn[1] < HIGHEST else -self._turn[1]
+        camera.elevation += upward
         camera.distance *= 1.0 + self._shift[0]
         camera.lookat[:] += 0.1 * self._shift[1:]
 

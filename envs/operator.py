@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from scipy.spatial.transform import Rotation
 
+from envs.manners import MANNERS
 from envs.simulation import Simulation
 from envs.tasks import CONTROL_FREQUENCY
 
@@ -110,15 +111,12 @@ class Operator:
         for _ in range(round(seconds * CONTROL_FREQUENCY)):
             yield self.action()
 
-    def hesitate(self, seconds: float) -> Iterator[np.ndarray]:
-        """Stands still, or wavers a few millimetres about the place without heading anywhere."""
+    def hesitate(self, seconds: float, manner: str) -> Iterator[np.ndarray]:
+        """Gets nowhere in one of `envs.manners`, and is back at the end."""
         self.speed = 0.0
-        self.setpoint = self.hand.copy()
-        centre, sway = self.setpoint, self.rng.choice([0.0, 0.006])
-        phases, rates = self.rng.uniform(0, 2 * np.pi, 3), self.rng.uniform(1.0, 3.0, 3)
-        for step in range(round(seconds * CONTROL_FREQUENCY)):
-            time = step / CONTROL_FREQUENCY
-            self.setpoint = centre + sway * (np.sin(rates * time + phases) - np.sin(phases)) / 2
+        self.setpoint = centre = self.hand.copy()
+        for offset in MANNERS[manner](self.rng, round(seconds * CONTROL_FREQUENCY)):
+            self.setpoint = centre + offset
             yield self.action()
         self.setpoint = centre
 

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+from envs.manners import MANNERS
 from wvm_rl.errors import InputError
 
 QUALITIES = ("expert", "hesitation", "retry", "mixed", "failure")
@@ -17,6 +18,7 @@ class RecipeConfig:
     clustered: float = 1.0  # share of hesitations at the task's difficult spots, the others fall anywhere
     hesitation_seconds: list[float] = field(default_factory=lambda: [2.0, 5.0])  # shortest and longest
     retraction_seconds: list[float] = field(default_factory=lambda: [2.0, 4.0])  # shortest and longest
+    manner: str = "waver"  # of hesitations, see `envs.manners`
 
     def __post_init__(self):
         unknown = set(self.shares) - set(QUALITIES)
@@ -30,6 +32,8 @@ class RecipeConfig:
             raise InputError(f"recipe.mean_lapses={self.mean_lapses} must lie in [1, 4]")
         if not 0 <= self.clustered <= 1:
             raise InputError(f"recipe.clustered={self.clustered} must lie in [0, 1]")
+        if self.manner not in MANNERS:
+            raise InputError(f"recipe.manner={self.manner} is unknown: choose from {', '.join(MANNERS)}")
         for name in ("hesitation_seconds", "retraction_seconds"):
             bounds = getattr(self, name)
             if len(bounds) != 2 or not 0.5 <= bounds[0] <= bounds[1]:

@@ -106,7 +106,7 @@ class Performance:
             if (hesitation.phase, hesitation.attempt) == (phase, attempt) and done >= hesitation.fraction:
                 self.pending.remove(hesitation)
                 start = self.step
-                yield from self.operator.hesitate(hesitation.seconds)
+                yield from self.operator.hesitate(hesitation.seconds, self.plan.manner)
                 self.lapses.append((HESITATION, start, self.step - 1))
 
     def _retract(self, attempt: int, final: bool) -> Iterator[np.ndarray]:

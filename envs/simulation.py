@@ -12,6 +12,8 @@ logging.disable(logging.WARNING)  # robosuite warns about optional parts at impo
 _cv2 = sys.modules.setdefault("cv2", types.ModuleType("cv2"))  # for robosuite's windows only, but it needs libGL
 import robosuite  # noqa: E402
 
+import envs.robots  # noqa: E402, F401
+
 if not hasattr(_cv2, "__file__"):
     del sys.modules["cv2"]
 from envs.control import Control  # noqa: E402
@@ -38,7 +40,7 @@ class Simulation:
     def __init__(self, task: TaskConfig):
         self.task = task
         settings = {
-            "robots": "Panda",
+            "robots": task.robot,
             "control_freq": CONTROL_FREQUENCY,
             "ignore_done": True,
             "has_renderer": False,

@@ -2,7 +2,10 @@
 
 from dataclasses import dataclass, field
 
+from wvm_rl.errors import InputError
+
 CONTROL_FREQUENCY = 20  # Hz, control steps a second
+ROBOTS = ("Panda", "Sawyer", "UR5e")  # the others as `envs.robots` has them
 POLICY_KEYS = ("robot0_eef_pos", "robot0_eef_quat", "robot0_gripper_qpos", "object")  # the state observation, in order
 
 
@@ -15,6 +18,11 @@ class TaskConfig:
     instruction: str
     expert_steps: int  # mean length of the scripted expert in control steps, frozen (see envs/README.md)
     options: dict = field(default_factory=dict)  # further arguments of the robosuite environment
+    robot: str = "Panda"  # one of ROBOTS
+
+    def __post_init__(self) -> None:
+        if self.robot not in ROBOTS:
+            raise InputError(f"env.robot={self.robot} is unknown: choose from {', '.join(ROBOTS)}")
 
     @property
     def horizon(self) -> int:

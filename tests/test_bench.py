@@ -51,6 +51,16 @@ def test_settings_out_of_range_are_refused(wrong):
         BenchConfig(**wrong)
 
 
+def test_shifts_are_looks_of_the_episodes_or_other_episodes():
+    config = BenchConfig(shifts=["all"])
+    assert {"moved5", "textured", "sawyer", "detour"} <= set(config.shifts)
+    plan = bench.plans(config, 64)["lift"]
+    assert bench.SHIFTS["ur5e"](plan).env.robot == "UR5e" and plan.env.robot == "Panda"
+    assert bench.SHIFTS["drift"](plan).recipe.manner == "drift"
+    with pytest.raises(InputError, match="shifts has unknown foggy: choose from all, moved5"):
+        BenchConfig(shifts=["foggy"])
+
+
 def test_names_of_models_are_taken():
     with pytest.raises(InputError, match=r"predictions\.clock has the name of a model"):
         BenchConfig(predictions={"clock": "a.parquet"})

@@ -46,9 +46,11 @@ def assert_equal(simulation: Simulation, expected: list[tuple]) -> None:
             assert value.tobytes() == observations[key].astype(np.float32).tobytes(), f"step {step}, {key}"
 
 
-@pytest.mark.parametrize("name", ["lift", "can", "stack"])
-def test_steps_are_robosuites(name, monkeypatch):
-    simulation = Simulation(TASKS[name]())
+@pytest.mark.parametrize(
+    ("name", "robot"), [("lift", "Panda"), ("can", "Panda"), ("stack", "Panda"), ("lift", "Sawyer"), ("can", "UR5e")]
+)
+def test_steps_are_robosuites(name, robot, monkeypatch):
+    simulation = Simulation(TASKS[name](robot=robot))
     simulation.reset(3)
     start, model_file = simulation.state, simulation.model_file
     expected = robosuite_steps(simulation, monkeypatch)

@@ -72,6 +72,27 @@ def test_hesitation_stands_still(simulation):
     assert episode.success
 
 
+@pytest.mark.parametrize(
+    ("manner", "least", "most"), [("jitter", 0.01, 0.08), ("drift", 0.03, 0.08), ("detour", 0.08, 0.2)]
+)
+def test_other_manners_move_but_get_nowhere(simulation, manner, least, most):
+    episode, as_planned = draw(simulation, Bench(shares={"hesitation": 1.0}, manner=manner), 0, 0, 0)
+    first, last = lapse(episode, "hesitation")
+    away = np.linalg.norm(episode.obs["robot0_eef_pos"][first:last] - episode.obs["robot0_eef_pos"][first], axis=1)
+    assert as_planned and least < away.max() < most and away[-1] < 0.02
+
+
+@pytest.mark.parametrize("robot", ["Sawyer", "UR5e"])
+def test_other_robots_lift_the_cube(robot):
+    episode, as_planned = draw(Simulation(TASKS["lift"](robot=robot)), RECIPES["expert"](), 0, 0, 0)
+    assert as_planned and episode.obs["cube_pos"][-1, 2] > episode.obs["cube_pos"][0, 2] + 0.05
+
+
+def test_unknown_robots_are_refused():
+    with pytest.raises(InputError, match=r"env\.robot=Atlas is unknown: choose from Panda, Sawyer, UR5e"):
+        TASKS["lift"](robot="Atlas")
+
+
 def test_retry_is_a_real_failed_grasp(simulation):
     episode = record(simulation, of("retry"), seed=1, index=0)
     first, last = lapse(episode, "retry")
@@ -128,6 +149,7 @@ def test_bench_has_exactly_one_lapse_in_any_phase():
         ({"mean_lapses": 0.5}, "mean_lapses"),
         ({"clustered": 2.0}, "clustered"),
         ({"hesitation_seconds": [5.0, 2.0]}, "hesitation_seconds"),
+        ({"manner": "dance"}, "manner=dance is unknown"),
     ],
 )
 def test_recipes_refuse_bad_numbers(settings, message):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tests.model_toy import film
-from wvm_rl.data.windows import Film, RewindConfig, Windows, arrange, motion, progress, rising
+from wvm_rl.data.windows import Film, Windows, WindowsConfig, arrange, motion, progress, rising
 from wvm_rl.errors import InputError
 
 UP, STILL, DOWN = 1, 0, -1
@@ -38,7 +38,7 @@ def test_progress_is_step_over_last_step():
 
 def test_kinds_have_their_shares():
     rng = np.random.default_rng(0)
-    drawn = np.stack([motion(rng, RewindConfig()) for _ in range(4000)])
+    drawn = np.stack([motion(rng, WindowsConfig()) for _ in range(4000)])
     changed = (drawn != UP).any(1)
     still = (drawn[changed] == STILL).any(1)
     turned = (drawn[changed] == UP).any(1)
@@ -49,35 +49,58 @@ def test_kinds_have_their_shares():
 
 def test_no_rewinding_only_rises():
     rng = np.random.default_rng(0)
-    assert all((motion(rng, RewindConfig(rewind=0.0)) == UP).all() for _ in range(100))
+    assert all((motion(rng, WindowsConfig(rewind=0.0)) == UP).all() for _ in range(100))
 
 
 def test_labels_follow_frames_and_windows_are_pure():
     """Frames that spell their own progress agree with the labels, whatever the rearrangement."""
     values = np.linspace(0, 1, 20, dtype=np.float32)
     frames = np.round(values * 255).astype(np.uint8)[:, None, None, None] * np.ones((1, 2, 2, 3), np.uint8)
-    windows = Windows([Film(frames, values, 3)], RewindConfig(), seed=1)
+    windows = Windows([Film(frames, values, 3)], WindowsConfig(), seed=1)
     clips, labels, instructions = windows.batch(0, 64)
     np.testing.assert_array_equal(clips[:, :, 0, 0, 0], np.round(labels * 255).astype(np.uint8))
     assert set(instructions) == {3}
-    again = Windows([Film(frames, values, 3)], RewindConfig(), seed=1).batch(10, 5)
+    again = Windows([Film(frames, values, 3)], WindowsConfig(), seed=1).batch(10, 5)
     np.testing.assert_array_equal(again[1], labels[10:15])
     assert {0, 19} <= set(np.argmin(np.abs(values - labels[:, 4:5]), 1))  # windows at both edges occur
 
 
 def test_tasks_are_drawn_alike():
     films = [film(seed, instruction=0) for seed in range(5)] + [film(9, instruction=1)]
-    _, _, instructions = Windows(films, RewindConfig(), seed=0).batch(0, 400)
+    _, _, instructions = Windows(films, WindowsConfig(), seed=0).batch(0, 400)
     assert abs(instructions.mean() - 0.5) < 0.08
 
 
 def test_jitter_changes_a_whole_clip_alike():
     films = [Film(np.full((9, 4, 4, 3), 100, np.uint8), np.linspace(0, 1, 9, dtype=np.float32), 0)]
-    clips, _, _ = Windows(films, RewindConfig(jitter=0.2), seed=0).batch(0, 8)
+    clips, _, _ = Windows(films, WindowsConfig(jitter=0.2), seed=0).batch(0, 8)
     assert len(set(clips[:, 0, 0, 0, 0].tolist())) > 1
     assert (clips == clips[:, :1, :1, :1, :1]).all()
 
 
+def test_a_shift_moves_a_whole_clip_alike_and_repeats_the_border():
+    column = np.arange(10, 110, 10, dtype=np.uint8)
+    films = [Film(np.tile(column[None, None, :, None], (9, 10, 1, 3)), np.linspace(0, 1, 9, dtype=np.float32), 0)]
+    windows = Windows(films, WindowsConfig(shift=0.2), seed=0)
+    shifts = set()
+    for index in range(40):
+        row = windows.draw(index)[0][:, :, :, 0]
+        assert (row == row[0, 0]).all()
+        shift = (int(row[0, 0, 5]) - 60) // 10
+        np.testing.assert_array_equal(row[0, 0], column[np.clip(np.arange(10) + shift, 0, 9)])
+        shifts.add(shift)
+    assert shifts == {-2, -1, 0, 1, 2}
+
+
+def test_a_background_is_changed_as_its_window_is():
+    frames = np.random.default_rng(0).integers(0, 256, (1, 10, 10, 3), np.uint8).repeat(9, 0)
+    windows = Windows(
+        [Film(frames, np.linspace(0, 1, 9, dtype=np.float32), 0)], WindowsConfig(0.5, 0.1, 0.5, 0.2, 0.2), 0
+    )
+    for index in range(5):
+        np.testing.assert_array_equal(windows.background(index), windows.draw(index)[0][4])
+
+
 def test_shares_outside_the_unit_interval_are_refused():
     with pytest.raises(InputError, match=r"plateau=1\.5"):
-        RewindConfig(plateau=1.5)
+        WindowsConfig(plateau=1.5)

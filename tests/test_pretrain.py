@@ -18,7 +18,7 @@ from safetensors.numpy import load_file
 
 from tests.model_toy import corpus, stages
 from tests.synthetic import dataset, episode
-from wvm_rl.data.windows import RewindConfig, Windows
+from wvm_rl.data.windows import Windows, WindowsConfig
 from wvm_rl.errors import InputError
 from wvm_rl.model import stages as module
 from wvm_rl.model.fit import Metrics, fit
@@ -107,7 +107,7 @@ def test_every_epoch_visits_the_pool_once():
 
 
 def test_interrupted_pool_equals_a_whole_one(tmp_path):
-    windows = Windows(corpus().training, RewindConfig(), 0)
+    windows = Windows(corpus().training, WindowsConfig(), 0)
     calls = []
 
     def encode(frames, die_at=None):

@@ -19,7 +19,7 @@ def films(tmp_path, count=4):
     for each in data:
         frames, step = data.frames(each.index, "workspace")
         found.append(Film(frames, progress(step, len(each)), 0))
-    return Films(found, [data[0].instruction], "workspace", 4.0, 16, data.fingerprint)
+    return Films(found, [data[0].instruction], "workspace", 4.0, 16, WindowsConfig(), data.fingerprint)
 
 
 @pytest.mark.parametrize("kind", [Frame, Video])

@@ -8,6 +8,7 @@ scored from a parquet file (`wvm_rl.values.file`); `export=<folder>` writes the 
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from envs.tasks import CONTROL_FREQUENCY, TASKS
 from wvm_rl import cli, figures, scores
 from wvm_rl.data.clips import MADE, derived
 from wvm_rl.data.episodes import Dataset
+from wvm_rl.data.windows import WindowsConfig
 from wvm_rl.errors import InputError
 from wvm_rl.files import atomic
 from wvm_rl.label import label
@@ -40,6 +42,24 @@ LEARNED = (Frame.name, Video.name, FLOOR)
 MODELS = ("wvm", *LEARNED, *BLIND)
 
 
+def _by_robot(robot: str, plan: CollectConfig) -> CollectConfig:
+    return replace(plan, env=replace(plan.env, robot=robot))
+
+
+def _in_manner(manner: str, plan: CollectConfig) -> CollectConfig:
+    return replace(plan, recipe=replace(plan.recipe, manner=manner))
+
+
+# Shifts that are other episodes; the looks of `envs.looks` are shifts, too: the same episodes seen otherwise.
+SHIFTS: dict[str, Callable[[CollectConfig], CollectConfig]] = {
+    "sawyer": partial(_by_robot, "Sawyer"),
+    "ur5e": partial(_by_robot, "UR5e"),
+    "jitter": partial(_in_manner, "jitter"),
+    "drift": partial(_in_manner, "drift"),
+    "detour": partial(_in_manner, "detour"),
+}
+
+
 @dataclass
 class BenchConfig:
     """Scores value sources on fresh episodes of all tasks."""
@@ -51,10 +71,11 @@ class BenchConfig:
     seed: int = 9000  # of the collection; not one that critics or policies learn from
     fps: int = 10  # frames a second kept and scored
     size: int | None = None  # pixels a side, a multiple of what the critic reads; null: as many
-    shifts: list[str] = field(default_factory=list)  # looks (`envs.looks`) in which the episodes are scored, too
+    shifts: list[str] = field(default_factory=list)  # see SHIFTS; `all` names every one
     horizon_k: int = 20  # control steps over which advantages are ranked
     critic: str = "tiny"  # a critic shipped with this package, or the folder of one
     data: DataConfig = field(default_factory=DataConfig)  # what the regressors learn from: the critic's own
+    windows: WindowsConfig = field(default_factory=WindowsConfig.of_training)  # how the films' pictures vary for them
     frame: RegressorConfig = field(default_factory=lambda: RegressorConfig(steps=4000, batch=128))
     video: RegressorConfig = field(default_factory=lambda: RegressorConfig(steps=4000, batch=16))
     floor: RegressorConfig = field(default_factory=lambda: RegressorConfig(steps=3000, batch=512))
@@ -76,8 +97,12 @@ class BenchConfig:
             raise InputError(f"episodes={self.episodes} must be at least 4: one of each quality")
         if self.horizon_k < 2:
             raise InputError(f"horizon_k={self.horizon_k} must be at least 2 control steps")
-        if unknown := [look for look in self.shifts if look not in LOOKS]:
-            raise InputError(f"shifts has unknown {', '.join(unknown)}: choose from {', '.join(LOOKS)}")
+        if "all" in self.shifts:
+            self.shifts = [*LOOKS, *SHIFTS]
+        if unknown := [shift for shift in self.shifts if shift not in LOOKS and shift not in SHIFTS]:
+            raise InputError(
+                f"shifts has unknown {', '.join(unknown)}: choose from all, {', '.join([*LOOKS, *SHIFTS])}"
+            )
         if self.seed == self.data.seed:
             raise InputError(f"seed={self.seed} is data.seed: a benchmark needs episodes that nobody learned from")
 
@@ -98,7 +123,9 @@ def clips(config: BenchConfig, fresh: dict[str, CollectConfig], camera: str) -> 
         plain = Dataset(collect(plan))
         found[task, "bench"] = plain
         found |= {(task, clip): derived(plain, clip, camera) for clip in MADE}
-        found |= {(task, look): Dataset(in_look(plain, camera, look, config.workers)) for look in config.shifts}
+        for shift in config.shifts:
+            seen = in_look(plain, camera, shift, config.workers) if shift in LOOKS else collect(SHIFTS[shift](plan))
+            found[task, shift] = Dataset(seen)
     return found
 
 
@@ -136,6 +163,7 @@ def sources_of(
             known.camera,
             critic.fps,
             critic.size,
+            config.windows,
             f"{known.fingerprint} {critic.fps}",
         )
         found[Frame.name], found[Video.name] = always(Frame(config.frame, films)), always(Video(config.video, films))

@@ -17,21 +17,27 @@ CLIP, ANCHOR = 9, 4  # frames of a clip; place of frame t in it
 
 
 @dataclass
-class RewindConfig:
-    """How training windows are rearranged, so that values learn to stay and to fall."""
+class WindowsConfig:
+    """How training windows are rearranged, so that values learn to stay and to fall, and how their pictures vary."""
 
     rewind: float = 0.5  # share of windows that do not simply rise (PAPER section 3)
     plateau: float = 0.1  # share of those that stand still; the others fall
     turn: float = 0.5  # share of both that change direction within the clip (measured lead, MACHINE.md)
-    jitter: float = 0.0  # photometric augmentation: half-range of random brightness and contrast, as a fraction
+    jitter: float = 0.0  # half-range of random contrast, brightness and, a third of it, tint, as a fraction
+    shift: float = 0.0  # largest random translation across and down, as a fraction of the side
+
+    @classmethod
+    def of_training(cls) -> "WindowsConfig":
+        """The default recipe's."""
+        return cls(jitter=0.12, shift=0.04)
 
     def __post_init__(self) -> None:
-        for name in ("rewind", "plateau", "turn", "jitter"):
+        for name in ("rewind", "plateau", "turn", "jitter", "shift"):
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise InputError(f"windows.{name}={getattr(self, name)} must lie in [0, 1]")
 
 
-def motion(rng: np.random.Generator, config: RewindConfig) -> np.ndarray:
+def motion(rng: np.random.Generator, config: WindowsConfig) -> np.ndarray:
     """Direction of each step between the clip's frames: [8] of +1 (rising), 0 (still), -1 (falling)."""
     steps = np.ones(CLIP - 1, np.int64)
     if rng.random() >= config.rewind:
@@ -78,8 +84,9 @@ class Windows:
     Tasks (instructions) are drawn alike, then a frame of that task's episodes.
     """
 
-    def __init__(self, films: Sequence[Film], config: RewindConfig, seed: int):
+    def __init__(self, films: Sequence[Film], config: WindowsConfig, seed: int):
         self.films, self.config, self.seed = films, config, seed
+        self._means: dict[int, np.ndarray] = {}
         tasks = sorted({film.instruction for film in films})
         self._places = [
             np.concatenate([_places(index, film) for index, film in enumerate(films) if film.instruction == task])
@@ -92,13 +99,16 @@ class Windows:
         film = self.films[row]
         order = arrange(anchor, motion(rng, self.config), len(film.frames))
         frames = film.frames[order]
-        if self.config.jitter:
-            frames = _jittered(frames, rng, self.config.jitter)
+        frames = augmented(frames, rng, self.config)
         return frames, film.progress[order], film.instruction
 
-    def film(self, index: int) -> int:
-        """Which of the films window `index` shows."""
-        return self._chosen(index)[1]
+    def background(self, index: int) -> np.ndarray:
+        """Mean picture [H,W,3] u8 of the film that window `index` shows, changed as its frames are."""
+        rng, row, _ = self._chosen(index)
+        motion(rng, self.config)
+        if row not in self._means:
+            self._means[row] = self.films[row].frames.mean(0).astype(np.uint8)
+        return augmented(self._means[row], rng, self.config)
 
     def _chosen(self, index: int) -> tuple[np.random.Generator, int, int]:
         rng = np.random.default_rng([self.seed, index])
@@ -117,8 +127,19 @@ def _places(index: int, film: Film) -> np.ndarray:
     return np.stack([np.full(len(film.frames), index), np.arange(len(film.frames))], 1)
 
 
-def _jittered(frames: np.ndarray, rng: np.random.Generator, amount: float) -> np.ndarray:
-    """One brightness and contrast for all frames of a clip."""
-    contrast, brightness = 1 + rng.uniform(-amount, amount), 255 * rng.uniform(-amount, amount)
-    mean = frames.mean()
-    return np.clip((frames - mean) * contrast + mean + brightness, 0, 255).astype(np.uint8)
+def augmented(frames: np.ndarray, rng: np.random.Generator, config: WindowsConfig) -> np.ndarray:
+    """One translation, contrast, brightness and tint for all frames [...,H,W,3] u8 of a clip."""
+    if config.shift:
+        reach = round(config.shift * frames.shape[-2])
+        down, across = rng.integers(-reach, reach + 1, 2)
+        rows, columns = (np.arange(side) for side in frames.shape[-3:-1])
+        rows, columns = np.clip(rows + down, 0, rows[-1]), np.clip(columns + across, 0, columns[-1])
+        frames = frames[..., rows, :, :][..., columns, :]  # the border's pixels fill what was not seen
+    if config.jitter:
+        amount = config.jitter
+        contrast = 1 + rng.uniform(-amount, amount)
+        light = 255 * (rng.uniform(-amount, amount) + rng.uniform(-amount, amount, 3) / 3)
+        values = np.arange(256)[:, None] - 127.5
+        table = np.clip(values * contrast + 127.5 + light, 0, 255).astype(np.uint8)  # [256,3]
+        frames = np.stack([table[frames[..., channel], channel] for channel in range(3)], -1)
+    return frames

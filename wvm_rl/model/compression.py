@@ -116,17 +116,16 @@ class Compression:
 
     def batches(self, windows: Windows, size: int) -> Callable[[int], Batch]:
         """Batch of a step, as `loss` reads it."""
-        pictures = [film.frames.mean(0).astype(np.uint8) for film in windows.films]
 
         def batch(step: int) -> Batch:
             first = step * size
             frames, values, instruction = windows.batch(first, size)
-            rows = [windows.film(first + place) for place in range(min(size, self.config.decoded))]
+            decoded = range(first, first + self.config.decoded)
             return {
                 "frames": frames[:, SEEN],
                 "value": values[:, 1 : CHUNK + 1],
                 "instruction": instruction,
-                "background": np.stack([pictures[row] for row in rows]),
+                "background": np.stack([windows.background(index) for index in decoded]),
             }
 
         return batch

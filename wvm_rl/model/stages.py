@@ -17,7 +17,7 @@ from jax.sharding import PartitionSpec
 from omegaconf import MISSING
 
 from wvm_rl import sharding
-from wvm_rl.data.windows import Film, RewindConfig, Windows
+from wvm_rl.data.windows import Film, Windows, WindowsConfig
 from wvm_rl.errors import InputError
 from wvm_rl.files import atomic
 from wvm_rl.model import lora, weights
@@ -40,10 +40,10 @@ class StagesConfig:
     wvm: Any = MISSING  # preset
     seed: int = 0
     pretrained: PretrainedConfig = field(default_factory=PretrainedConfig)
-    windows: RewindConfig = field(default_factory=RewindConfig)
+    windows: WindowsConfig = field(default_factory=WindowsConfig.of_training)
     compression: CompressionConfig = field(default_factory=CompressionConfig)
     vae: FitConfig = field(default_factory=lambda: FitConfig(steps=5000, batch=32, learning_rate=2e-3, save_every=200))
-    pool: int = 72_000  # encoded windows
+    pool: int = 96_000  # encoded windows
     loss: LossConfig = field(default_factory=LossConfig)
     model: FitConfig = field(
         default_factory=lambda: FitConfig(steps=5000, batch=64, learning_rate=1e-3, save_every=200)
@@ -88,7 +88,7 @@ class Stages:
         self.mesh = config.mesh.make()
         sharding.check(self.mesh, self.model.graph.shapes, config.model.batch)
         # What the VAE sees does not follow how values are taught.
-        self._seen = RewindConfig(jitter=config.windows.jitter)
+        self._seen = WindowsConfig(jitter=config.windows.jitter, shift=config.windows.shift)
         self.text = np.stack([config.wvm.text.tokenize(instruction) for instruction in films.instructions])
         preset: WvmConfig = config.wvm
         pretrained = config.pretrained.fingerprint(preset)

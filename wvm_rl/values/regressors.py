@@ -21,7 +21,7 @@ from flax import nnx
 from tqdm import tqdm
 
 from wvm_rl.data.episodes import Dataset, Episode
-from wvm_rl.data.windows import Film
+from wvm_rl.data.windows import Film, WindowsConfig, augmented
 from wvm_rl.errors import InputError
 from wvm_rl.model.layers import Array, LayerNorm, Linear
 from wvm_rl.model.weights import Graph, Params
@@ -62,6 +62,7 @@ class Films:
         films: of expert episodes.
         instructions: that films index.
         camera, fps, size: of the frames.
+        augment: how their pictures vary in training.
         fingerprint: of all this.
     """
 
@@ -70,6 +71,7 @@ class Films:
     camera: str
     fps: float
     size: int
+    augment: WindowsConfig
     fingerprint: str
 
     def row(self, instruction: str, path: Any) -> int:
@@ -221,7 +223,7 @@ class Frame:
 
     def __init__(self, config: RegressorConfig, films: Films):
         self.config, self.films = config, films
-        self.fingerprint = _digest(2, self.name, asdict(config), films.fingerprint)
+        self.fingerprint = _digest(3, self.name, asdict(config), asdict(films.augment), films.fingerprint)
         self._params: Params | None = None
         self._graph = Graph(lambda rngs: FrameNet(films.size, len(films.instructions), rngs=rngs))
         self._predict = jax.jit(lambda params, *given: self._graph.merge(params)(*given))
@@ -229,7 +231,8 @@ class Frame:
     def _batch(self, rng: np.random.Generator) -> Batch:
         chosen = [self.films.films[row] for row in rng.integers(len(self.films.films), size=self.config.batch)]
         places = [rng.integers(len(film.frames)) for film in chosen]
-        frames = np.stack([film.frames[place] for film, place in zip(chosen, places)])
+        augment = self.films.augment
+        frames = np.stack([augmented(film.frames[place], rng, augment) for film, place in zip(chosen, places)])
         progress = np.array([film.progress[place] for film, place in zip(chosen, places)], np.float32)
         return frames, np.array([film.instruction for film in chosen]), progress
 
@@ -261,7 +264,8 @@ class Video(Frame):
     def _batch(self, rng: np.random.Generator) -> Batch:
         chosen = [self.films.films[row] for row in rng.integers(len(self.films.films), size=self.config.batch)]
         orders = [so_far(rewound(rng, len(film.frames)), CONTEXT) for film in chosen]
-        frames = np.stack([film.frames[order] for film, order in zip(chosen, orders)])
+        augment = self.films.augment
+        frames = np.stack([augmented(film.frames[order], rng, augment) for film, order in zip(chosen, orders)])
         progress = np.stack([film.progress[order] for film, order in zip(chosen, orders)])
         return frames, np.array([film.instruction for film in chosen]), progress
 
