@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tests.synthetic import ENV_ARGS, dataset, episode
-from wvm_rl.data.windows import Film, progress
+from wvm_rl.data.windows import Film, WindowsConfig, progress
 from wvm_rl.errors import InputError
 from wvm_rl.values.regressors import CONTEXT, Films, Frame, RegressorConfig, State, Video, rewound, so_far
 
