@@ -39,7 +39,10 @@ class View:
 
 
 TABLE = View((0.0, 0.0, 0.915), 0.62, 155.0, -20.0)
-BINS = View((0.11, 0.0, 0.91), 1.13, 142.0, -34.0)
+VIEWS = {  # a body that tells the scene -> how it is seen
+    "bin1": View((0.11, 0.0, 0.91), 1.13, 142.0, -34.0),
+    "Door_main": View((-0.12, -0.22, 1.1), 0.85, 215.0, -20.0),
+}
 
 
 class Camera:
@@ -114,11 +117,11 @@ class Camera:
 
 
 def pose(model: mujoco.MjModel, name: str) -> mujoco.MjvCamera:
-    """Where camera `name` stands in a model; "workspace" frames the table or, where there are any, the two bins."""
+    """Where camera `name` stands in a model; "workspace" frames the table or what VIEWS says."""
     camera = mujoco.MjvCamera()
     if name == WORKSPACE:
-        has_bins = mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_BODY, "bin1") >= 0
-        view = BINS if has_bins else TABLE
+        marked = [view for body, view in VIEWS.items() if mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_BODY, body) >= 0]
+        view = marked[0] if marked else TABLE
         camera.type = mujoco.mjtCamera.mjCAMERA_FREE
         camera.lookat[:] = view.lookat
         camera.distance, camera.azimuth, camera.elevation = view.distance, view.azimuth, view.elevation

@@ -16,7 +16,7 @@ from envs.cache import data_folder, exclusive, key
 from envs.camera import frame_interval
 from envs.looks import split
 from envs.recipes import RECIPES
-from envs.tasks import CONTROL_FREQUENCY, TASKS
+from envs.tasks import CONTROL_FREQUENCY, EVERY
 from envs.workers import Workers
 from wvm_rl.cli import run
 from wvm_rl.data.episodes import Dataset, Episode, write
@@ -124,7 +124,7 @@ def command(config: CollectConfig) -> None:
 
 
 def main() -> None:
-    run(command, CollectConfig, {"env": TASKS, "recipe": RECIPES})
+    run(command, CollectConfig, {"env": EVERY, "recipe": RECIPES})
 
 
 if __name__ == "__main__":

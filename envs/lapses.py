@@ -9,8 +9,10 @@ from envs.recipes import RecipeConfig
 # Where operators hesitate, as (phase, share of the phase done): before the descent, just above the object, and, with
 # the object in hand, before it is put down.
 DIFFICULT = {
+    "lemon": (("descend", 0.0), ("descend", 0.85)),
     "lift": (("descend", 0.0), ("descend", 0.85)),
     "stack": (("descend", 0.0), ("descend", 0.85), ("lower", 0.0)),
+    "door": (("descend", 0.0), ("descend", 0.85)),
     "pick_place": (("descend", 0.0), ("descend", 0.85), ("lower", 0.0)),
 }
 # Mean seconds of the phases in which one may hesitate anywhere.

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from envs.experts import EXPERTS, SPEEDS, Phase, Workspace
+from envs.experts import EXPERTS, LIFT, SPEEDS, Phase, Workspace
 from envs.lapses import Plan, plan
 from envs.operator import CLOSE, PATIENCE, Operator, Style
 from envs.recipes import RecipeConfig, quality
@@ -38,7 +38,7 @@ class Performance:
         self.path: list[np.ndarray] = []  # set-points of the last approach
         self.step = self.phase = 0
         self.lapses: list[tuple[int, int, int]] = []
-        self.slip_height = rng.uniform(0.008, 0.013) if simulation.task.name == "lift" else rng.uniform(0.02, 0.05)
+        self.slip_height = rng.uniform(0.008, 0.013) if self.phases is LIFT else rng.uniform(0.02, 0.05)
         self.drop_at = rng.uniform(0.2, 0.6)  # share of the transport done
         thing = self.scene.thing
         self.miss = np.append(rng.normal(0, 0.008, 2), thing.top - thing.grasp_height + rng.uniform(0.02, 0.035))
@@ -63,19 +63,21 @@ class Performance:
         yield from self.operator.hold(0.3)
 
     def _fails(self, phase: Phase, fault: str | None) -> bool:
-        dropped_in = "raise" if fault == "slip" or len(self.phases) == 4 else "transport"
-        return phase.name == {"miss": "grasp", "slip": "raise", "drop": dropped_in}.get(fault or "")
+        carrying = [each.name for each in self.phases if each.name in ("raise", "transport")]
+        return phase.name == {"miss": "grasp", "slip": carrying[0], "drop": carrying[-1]}.get(fault or "")
 
     def _perform(self, phase: Phase, attempt: int, fault: str | None) -> Iterator[np.ndarray]:
         """Yields a phase's actions, up to the moment where a slip or a drop happens in it."""
         scene, operator = self.scene, self.operator
         scene.anchor, scene.carried = operator.hand.copy(), operator.hand - scene.object
         operator.grip = phase.grip
+        if scene.simulation.task.name == "door":
+            scene.hinge = float(scene.simulation.data.joint("Door_hinge").qpos[0])
         if phase.name == "approach":
             self.path = []
         if phase.name == "grasp":
             scene.grasped_at = float(scene.anchor[2])
-        yaw = scene.grasp_yaw(operator.yaw) if phase.name == "approach" else None
+        yaw = phase.yaw(scene, operator.yaw)
         total = left = max(1e-6, float(np.linalg.norm(phase.goal(scene) - operator.setpoint)))
         waited, dwelt, dwell = 0, 0, round(phase.dwell(scene.style) * CONTROL_FREQUENCY)
         while True:
@@ -88,7 +90,7 @@ class Performance:
                 ):
                     return
             goal = phase.goal(scene)
-            turned = yaw is None or operator.turn(yaw)
+            turned = operator.turn(yaw)
             if left > 1e-6 and not dwell:
                 left = operator.advance(goal, phase.pace)
                 if phase.name == "approach":

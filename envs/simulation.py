@@ -12,6 +12,7 @@ logging.disable(logging.WARNING)  # robosuite warns about optional parts at impo
 _cv2 = sys.modules.setdefault("cv2", types.ModuleType("cv2"))  # for robosuite's windows only, but it needs libGL
 import robosuite  # noqa: E402
 
+import envs.objects  # noqa: E402
 import envs.robots  # noqa: E402, F401
 
 if not hasattr(_cv2, "__file__"):

@@ -95,6 +95,37 @@ class Stack(TaskConfig):
     expert_steps: int = 230
 
 
+@dataclass
+class Lemon(TaskConfig):
+    """Lift a lemon off the table."""
+
+    name: str = "lemon"
+    environment: str = "LiftLemon"
+    instruction: str = "lift the yellow lemon off the table"
+    expert_steps: int = 205
+
+
+@dataclass
+class Nut(TaskConfig):
+    """Put a round nut over its peg."""
+
+    name: str = "nut"
+    environment: str = "NutAssemblyRound"
+    instruction: str = "put the round nut over the round peg"
+    expert_steps: int = 300
+
+
+@dataclass
+class Door(TaskConfig):
+    """Open a door that has no latch by its handle."""
+
+    name: str = "door"
+    environment: str = "Door"
+    instruction: str = "open the door"
+    expert_steps: int = 220
+    options: dict = field(default_factory=lambda: {"use_latch": False})
+
+
 TASKS: dict[str, type[TaskConfig]] = {
     "lift": Lift,
     "can": Can,
@@ -103,3 +134,5 @@ TASKS: dict[str, type[TaskConfig]] = {
     "milk": Milk,
     "stack": Stack,
 }
+UNSEEN: dict[str, type[TaskConfig]] = {"lemon": Lemon, "nut": Nut, "door": Door}  # not what critics are trained on
+EVERY = TASKS | UNSEEN

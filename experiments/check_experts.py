@@ -12,7 +12,7 @@ import numpy as np
 from tqdm import tqdm
 
 from envs.recipes import RECIPES
-from envs.tasks import CONTROL_FREQUENCY, TASKS
+from envs.tasks import CONTROL_FREQUENCY, EVERY
 from envs.workers import Workers
 from wvm_rl import cli
 from wvm_rl.provenance import provenance
@@ -34,7 +34,7 @@ def performer(task: str, seed: int) -> Callable[[int], tuple[bool, int]]:
     from envs.recording import draw
     from envs.simulation import Simulation
 
-    simulation, recipe = Simulation(TASKS[task]()), RECIPES["expert"]()  # type: ignore[call-arg]
+    simulation, recipe = Simulation(EVERY[task]()), RECIPES["expert"]()  # type: ignore[call-arg]
 
     def answer(index: int) -> tuple[bool, int]:
         episode, as_planned = draw(simulation, recipe, seed, index, attempt=0)
@@ -45,7 +45,7 @@ def performer(task: str, seed: int) -> Callable[[int], tuple[bool, int]]:
 
 def main(config: CheckConfig) -> None:
     results = {}
-    for task in TASKS:
+    for task in EVERY:
         rows = []
         bar = tqdm(total=config.episodes, desc=task, unit="ep")
         with bar, Workers(performer, (task, config.seed), os.cpu_count() or 1) as workers:

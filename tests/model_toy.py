@@ -3,7 +3,9 @@
 import numpy as np
 
 from wvm_rl.data.windows import Film, WindowsConfig
+from wvm_rl.model.codec import Codec, LatentStatistics
 from wvm_rl.model.compression import CompressionConfig
+from wvm_rl.model.critic import FORMAT, Critic, CriticConfig
 from wvm_rl.model.presets import TinyConfig
 from wvm_rl.model.stages import Corpus, StagesConfig
 from wvm_rl.model.text import ByteTextConfig
@@ -11,6 +13,7 @@ from wvm_rl.model.training import FitConfig
 from wvm_rl.model.value_dit import ValueConfig
 from wvm_rl.model.wan.transformer import TransformerConfig
 from wvm_rl.model.wan.vae import VaeConfig
+from wvm_rl.model.wvm import WorldValueModel
 
 
 def film(seed: int, size: int = 16, instruction: int = 0) -> Film:
@@ -65,3 +68,14 @@ def stages(**changes) -> StagesConfig:
         "model": FitConfig(steps=60, batch=8, learning_rate=2e-3, warmup=5, save_every=20),
     }
     return StagesConfig(**{**settings, **changes})
+
+
+def random_critic() -> Critic:
+    """A critic with random weights everywhere, so that every input matters."""
+    config = CriticConfig(FORMAT, "tiny", "toy", ["push right"], preset(), LatentStatistics([0.0] * 4, [0.3] * 4))
+    rng = np.random.default_rng(0)
+    shapes = {f"vae.{name}": shape for name, shape in Codec(config.model).graph.shapes.items()}
+    shapes |= {f"wvm.{name}": shape for name, shape in WorldValueModel(config.model).graph.shapes.items()}
+    return Critic(
+        config, {name: rng.normal(size=shape, scale=0.15).astype(np.float32) for name, shape in shapes.items()}
+    )

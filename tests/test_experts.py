@@ -8,7 +8,7 @@ from envs.lapses import plan
 from envs.recipes import RECIPES, Bench, Mixed, Suboptimal, quality
 from envs.recording import draw, record
 from envs.simulation import Simulation
-from envs.tasks import CONTROL_FREQUENCY, TASKS
+from envs.tasks import CONTROL_FREQUENCY, TASKS, UNSEEN
 from wvm_rl.data.episodes import KINDS
 from wvm_rl.errors import InputError
 
@@ -86,6 +86,14 @@ def test_other_manners_move_but_get_nowhere(simulation, manner, least, most):
 def test_other_robots_lift_the_cube(robot):
     episode, as_planned = draw(Simulation(TASKS["lift"](robot=robot)), RECIPES["expert"](), 0, 0, 0)
     assert as_planned and episode.obs["cube_pos"][-1, 2] > episode.obs["cube_pos"][0, 2] + 0.05
+
+
+@pytest.mark.parametrize("task", UNSEEN)
+def test_experts_of_unseen_tasks(task):
+    simulation = Simulation(UNSEEN[task]())
+    for kind, fate in (("expert", True), ("retry", True), ("failure", False)):
+        episode, as_planned = draw(simulation, of(kind), 0, 0, 0)
+        assert as_planned and episode.success == fate and not episode.rewards[0]
 
 
 def test_unknown_robots_are_refused():

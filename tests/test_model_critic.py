@@ -8,24 +8,15 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from tests.model_toy import film, preset
+from tests.model_toy import film, random_critic
 from wvm_rl.errors import InputError
-from wvm_rl.model.codec import Codec, LatentStatistics
 from wvm_rl.model.critic import FORMAT, Critic, CriticConfig
 from wvm_rl.model.inference import Overlap
-from wvm_rl.model.wvm import WorldValueModel
 
 
 @pytest.fixture(scope="module")
 def critic():
-    """A critic with random weights everywhere, so that every input matters."""
-    config = CriticConfig(FORMAT, "tiny", "toy", ["push right"], preset(), LatentStatistics([0.0] * 4, [0.3] * 4))
-    rng = np.random.default_rng(0)
-    shapes = {f"vae.{name}": shape for name, shape in Codec(config.model).graph.shapes.items()}
-    shapes |= {f"wvm.{name}": shape for name, shape in WorldValueModel(config.model).graph.shapes.items()}
-    return Critic(
-        config, {name: rng.normal(size=shape, scale=0.15).astype(np.float32) for name, shape in shapes.items()}
-    )
+    return random_critic()
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,7 @@ from envs.collect import CollectConfig, collect, dataset_path
 from envs.looks import LOOKS
 from envs.recipes import RECIPES
 from envs.render import in_look
-from envs.tasks import CONTROL_FREQUENCY, TASKS
+from envs.tasks import CONTROL_FREQUENCY, EVERY, TASKS
 from wvm_rl import cli, figures, scores
 from wvm_rl.data.clips import MADE, derived
 from wvm_rl.data.episodes import Dataset
@@ -91,8 +91,8 @@ class BenchConfig:
             raise InputError(f"predictions.{taken[0]} has the name of a model: give it another")
         if not (self.models or self.predictions) or not self.tasks:
             raise InputError("models and tasks must each name at least one")
-        if unknown := [task for task in self.tasks if task not in TASKS]:
-            raise InputError(f"tasks has unknown {', '.join(unknown)}: choose from {', '.join(TASKS)}")
+        if unknown := [task for task in self.tasks if task not in EVERY]:
+            raise InputError(f"tasks has unknown {', '.join(unknown)}: choose from {', '.join(EVERY)}")
         if self.episodes < 4:
             raise InputError(f"episodes={self.episodes} must be at least 4: one of each quality")
         if self.horizon_k < 2:
@@ -109,7 +109,7 @@ class BenchConfig:
 
 def plans(config: BenchConfig, size: int) -> dict[str, CollectConfig]:
     """What to collect, by task."""
-    tasks: dict[str, Any] = TASKS
+    tasks: dict[str, Any] = EVERY
     recipe: Any = RECIPES["bench"]
     settings: dict[str, Any] = {"episodes": config.episodes, "seed": config.seed, "fps": config.fps, "size": size}
     settings |= {"root": config.root, "workers": config.workers}

@@ -8,7 +8,7 @@ from omegaconf import MISSING
 from agents import AGENTS, POLICIES
 from agents.trainer import TrainerConfig
 from envs.recipes import RECIPES, RecipeConfig
-from envs.tasks import TASKS
+from envs.tasks import EVERY
 from wvm_rl import cli
 from wvm_rl.errors import InputError
 from wvm_rl.runs import WandbConfig
@@ -93,7 +93,7 @@ class TrainConfig:
 
 
 GROUPS: dict[str, dict[str, Any]] = {
-    "env": TASKS,
+    "env": EVERY,
     "agent": AGENTS,
     "policy": POLICIES,
     "value": VALUES,

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from envs.tasks import TASKS
+from envs.tasks import EVERY, TASKS
 from wvm_rl import cli
 from wvm_rl.card import write_card
 from wvm_rl.data.episodes import Dataset
@@ -40,8 +40,8 @@ class DataConfig:
     def __post_init__(self) -> None:
         if not self.tasks:
             raise InputError("data.tasks is empty: name at least one task")
-        if unknown := [task for task in self.tasks if task not in TASKS]:
-            raise InputError(f"data.tasks has unknown {', '.join(unknown)}: choose from {', '.join(TASKS)}")
+        if unknown := [task for task in self.tasks if task not in EVERY]:
+            raise InputError(f"data.tasks has unknown {', '.join(unknown)}: choose from {', '.join(EVERY)}")
         if not 0 < self.held_out < self.episodes:
             raise InputError(f"data.held_out={self.held_out} must lie between 0 and data.episodes={self.episodes}")
         if self.looks < 0:
@@ -75,7 +75,7 @@ def collections(data: DataConfig, fps: float, size: int) -> list[Any]:
 
     if fps != round(fps):
         raise InputError(f"the critic reads {fps} frames a second; only whole numbers can be collected")
-    tasks: dict[str, Any] = TASKS
+    tasks: dict[str, Any] = EVERY
     recipe: Any = RECIPES["expert"]
     return [
         CollectConfig(

@@ -81,7 +81,7 @@ class Films:
             InputError: nothing was learned of it.
         """
         if instruction not in self.instructions:
-            raise InputError(f"{path}: the regressors were not trained on `{instruction}`")
+            raise InputError(f"{path}: the regressors were not trained on `{instruction}`: leave them out of models")
         return self.instructions.index(instruction)
 
 

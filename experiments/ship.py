@@ -1,0 +1,77 @@
+"""Ships a critic: `python -m experiments.ship critic=<folder> bench=[runs/bench-9000-..., ...] notes=<file>`.
+
+Its folder becomes `wvm_rl/critics/<name>`, with the benchmark's tables and figures in its card; the benchmarks' numbers
+go to `experiments/results/`. The notes are Markdown, written by hand after a look at both: where it fails.
+"""
+
+import json
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from omegaconf import MISSING
+
+from wvm_rl import cli
+from wvm_rl.errors import InputError
+from wvm_rl.files import atomic
+from wvm_rl.model.critic import Critic
+from wvm_rl.scores import caption, markdown
+from wvm_rl.values.wvm import SHIPPED
+
+RESULTS = Path(__file__).parent / "results"
+FIGURES = ("curves.png", "calibration.png")
+SCORES, AFTER = "## Scores", "## Versions"  # the card's section of scores stands before that of versions
+
+
+@dataclass
+class ShipConfig:
+    """A critic and what is known of it."""
+
+    critic: str = MISSING  # folder that `wvm_rl.pretrain` left
+    bench: list[str] = field(default_factory=list)  # run folders of `wvm_rl.bench`; the first gives the figures
+    notes: str = MISSING  # Markdown file
+    name: str = "tiny"  # among the shipped critics
+
+
+def section(folders: list[Path], notes: str) -> str:
+    """Tables of the benchmarks, each with the command that made it, and the notes."""
+    lines = [SCORES, ""]
+    for folder in folders:
+        content, origin = (json.loads((folder / name).read_text()) for name in ("bench.json", "versions.json"))
+        lines += [f"`{origin['command']}` at commit `{origin['commit']}`:", "", markdown(content)]
+    lines += [f"![{name}]({name})" for name in FIGURES]
+    lines += ["", "The first episode of each kind and task, and the mean true value by the predicted one.", "", notes]
+    return "\n".join(lines).rstrip() + "\n\n"
+
+
+def main(config: ShipConfig) -> None:
+    """Checks that scores and critic belong together, then writes."""
+    critic, folders = Critic.load(config.critic), [Path(folder) for folder in config.bench]
+    if not folders:
+        raise InputError("bench=[] names no run folder: run `python -m wvm_rl.bench critic=<folder>` first")
+    for folder in folders:
+        if not (folder / "bench.json").exists():
+            raise InputError(f"bench: {folder} holds no bench.json: run the benchmark to its end")
+        inputs = json.loads((folder / "versions.json").read_text())["inputs"]
+        if not inputs["critic"].startswith(critic.fingerprint):
+            raise InputError(f"bench: {folder} scored another critic than {config.critic}")
+    card, notes = critic.card, Path(config.notes).read_text()
+    if AFTER not in card:
+        raise InputError(f"{config.critic}/README.md: not a card that wvm_rl.pretrain wrote")
+    before, after = card.split(AFTER, 1)
+    critic.card = before.partition(SCORES)[0] + section(folders, notes) + AFTER + after
+    target = SHIPPED / config.name
+    critic.save(target)
+    for name in FIGURES:
+        shutil.copy(folders[0] / "figures" / name, target / name)
+    for number, folder in enumerate(folders):
+        content = (folder / "bench.json").read_text()
+        suffix = f"_{number}" if number else ""
+        with atomic(RESULTS / f"bench{suffix}.json") as partial:
+            partial.write_text(content)
+        shutil.copy(folder / "versions.json", RESULTS / f"bench{suffix}.versions.json")
+    print(f"{target}: {caption(json.loads((folders[0] / 'bench.json').read_text()))}")
+
+
+if __name__ == "__main__":
+    cli.run(main, ShipConfig, {})

@@ -1,0 +1,56 @@
+"""Shipping a critic: its card gains the scores of this very critic, and nothing else is touched."""
+
+import json
+
+import pytest
+
+from experiments import ship
+from experiments.ship import ShipConfig, main
+from tests.model_toy import random_critic
+from tests.synthetic import dataset, episode
+from wvm_rl.bench import rows_of
+from wvm_rl.errors import InputError
+from wvm_rl.model.critic import Critic
+from wvm_rl.scores import report
+from wvm_rl.values.clock import Blind
+
+
+@pytest.fixture
+def config(tmp_path, monkeypatch):
+    """A trained critic, a run folder of its benchmark, and notes."""
+    critic = random_critic()
+    critic.card = "# World Value Model critic\n\n## Model\n\nx\n\n## Scores\n\nold\n\n## Versions\n\ny\n"
+    critic.save(tmp_path / "critic")
+    plain = dataset(tmp_path / "plain.hdf5", [episode(0, 200, [("retry", 60, 89)], quality="retry"), episode(1, 120)])
+    rows = rows_of({"clock": lambda task, clip: Blind("clock")}, {("lift", "bench"): plain}, 20)
+    run = tmp_path / "run"
+    (run / "figures").mkdir(parents=True)
+    for name in ship.FIGURES:
+        (run / "figures" / name).write_bytes(b"png")
+    (run / "bench.json").write_text(json.dumps(report(rows, None, {"fps": 10, "horizon_k": 20})))
+    origin = {"command": "python -m wvm_rl.bench", "commit": "abc", "inputs": {"critic": critic.fingerprint}}
+    (run / "versions.json").write_text(json.dumps(origin))
+    (tmp_path / "notes.md").write_text("Weakest on lift.\n")
+    monkeypatch.setattr(ship, "SHIPPED", tmp_path / "critics")
+    monkeypatch.setattr(ship, "RESULTS", tmp_path)
+    return ShipConfig(str(tmp_path / "critic"), [str(run)], str(tmp_path / "notes.md"))
+
+
+def test_a_shipped_critic_has_its_scores_in_its_card(tmp_path, config):
+    main(config)
+    shipped = Critic.load(tmp_path / "critics" / "tiny")
+    assert shipped.fingerprint == random_critic().fingerprint
+    before, scores, after = (shipped.card.index(part) for part in ("## Model", "## Scores", "## Versions"))
+    assert before < scores < after and shipped.card.count("## Scores") == 1 and "old" not in shipped.card
+    assert "| all | clock |" in shipped.card and "at commit `abc`" in shipped.card and "Weakest on lift" in shipped.card
+    assert (tmp_path / "critics" / "tiny" / "curves.png").exists() and (tmp_path / "bench.json").exists()
+    main(config)  # again, over itself
+    assert Critic.load(tmp_path / "critics" / "tiny").card == shipped.card
+
+
+def test_scores_of_another_critic_are_refused(tmp_path, config):
+    path = tmp_path / "run" / "versions.json"
+    path.write_text(path.read_text().replace(random_critic().fingerprint, "0" * 64))
+    with pytest.raises(InputError, match="scored another critic"):
+        main(config)
+    assert not (tmp_path / "critics").exists()
