@@ -50,29 +50,41 @@ class AblationsConfig:
 
     variants: list[str] = field(default_factory=lambda: list(VARIANTS))
     seeds: int = 3  # of the model's training
-    steps: int = 1500  # updates of the model, at most 15 minutes of two cores
+    vae_steps: int = 2000  # updates of the VAE, which most variants share
+    pool: int = 32_000  # encoded windows, likewise
+    steps: int = 1200  # updates of the model, at most 15 minutes of two cores
+    episodes: int = 39  # a task, on which a cell is scored
     run: bool = True  # false: only the table, from the cells that are finished
 
     def __post_init__(self) -> None:
         if unknown := [name for name in self.variants if name not in VARIANTS]:
             raise InputError(f"variants has unknown {', '.join(unknown)}: choose from {', '.join(VARIANTS)}")
-        if min(self.seeds, self.steps) < 1:
-            raise InputError(f"seeds={self.seeds} and steps={self.steps} must be at least 1")
+        for name in ("seeds", "vae_steps", "pool", "steps"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name}={getattr(self, name)} must be at least 1")
 
 
-def cell(variant: str, seed: int, steps: int) -> dict[str, Any]:
+def place(config: AblationsConfig, variant: str, seed: int) -> Path:
+    """Folder of one cell."""
+    return RUNS / f"{variant}-{seed}-{config.vae_steps}-{config.pool}-{config.steps}-{config.episodes}"
+
+
+def cell(config: AblationsConfig, variant: str, seed: int) -> dict[str, Any]:
     """Trains and scores one cell, unless it is finished; its `bench.json`."""
-    folder = RUNS / f"{variant}-{seed}-{steps}"
-    result = folder / "bench" / "bench.json"
-    if not result.exists():
-        settings = [f"model.steps={steps}", f"model_seed={seed}", f"out={folder / 'critic'}"]
-        if not (folder / "critic" / "config.json").exists():
-            _run("wvm_rl.pretrain", *settings, *VARIANTS[variant][1].format(steps=steps).split())
-        _run("wvm_rl.bench", "models=[wvm]", f"critic={folder / 'critic'}", f"hydra.run.dir={folder / 'bench'}")
-    return json.loads(result.read_text())
+    folder = place(config, variant, seed)
+    critic, bench = folder / "critic", folder / "bench"
+    if not (bench / "bench.json").exists():
+        if not (critic / "config.json").exists():
+            budget = [f"vae.steps={config.vae_steps}", f"pool={config.pool}", f"model.steps={config.steps}"]
+            changes = VARIANTS[variant][1].format(steps=config.steps).split()
+            run_module("wvm_rl.pretrain", *budget, f"model_seed={seed}", *changes, f"out={critic}")
+        measure = ["models=[wvm]", f"episodes={config.episodes}", f"critic={critic}", f"hydra.run.dir={bench}"]
+        run_module("wvm_rl.bench", *measure)
+    return json.loads((bench / "bench.json").read_text())
 
 
-def _run(module: str, *settings: str) -> None:
+def run_module(module: str, *settings: str) -> None:
+    """Runs a command of this project in a process of its own."""
     if subprocess.run([sys.executable, "-m", module, *settings]).returncode:
         raise InputError(f"python -m {module} {' '.join(settings)} failed, see above; finished cells are kept")
 
@@ -81,10 +93,10 @@ def main(config: AblationsConfig) -> None:
     keys = [(variant, seed) for seed in range(config.seeds) for variant in config.variants]
     found: dict[str, list[dict[str, Any]]] = {variant: [] for variant in config.variants}
     for number, (variant, seed) in enumerate(keys):
-        finished = RUNS / f"{variant}-{seed}-{config.steps}" / "bench" / "bench.json"
+        finished = place(config, variant, seed) / "bench" / "bench.json"
         if config.run or finished.exists():
             print(f"### {number + 1} of {len(keys)}: {variant}, seed {seed}", flush=True)
-            found[variant].append(cell(variant, seed, config.steps))
+            found[variant].append(cell(config, variant, seed))
     numbers = {
         variant: [{score: content[score] for score in SCORES} | {"critic": content["critic"]} for content in contents]
         for variant, contents in found.items()
@@ -93,11 +105,12 @@ def main(config: AblationsConfig) -> None:
     if not numbers:
         raise InputError(f"no finished cell in {RUNS}: run some with run=true")
     origin = provenance()
-    text = f"# Ablations\n\n{table(numbers)}\n\nMean and, over seeds, standard deviation; {config.steps} updates.\n\n"
+    budget = f"{config.vae_steps} updates of the VAE, {config.pool} windows, {config.steps} updates of the model"
+    text = f"# Ablations\n\n{table(numbers)}\n\nMean and, over seeds, standard deviation; {budget}.\n\n"
     text += "\n".join(f"- {name}: {value}" for name, value in origin.items())
     with atomic(RESULTS / "ablations.md") as partial:
         partial.write_text(text + "\n")
-    write_json(RESULTS / "ablations.json", {"steps": config.steps, "variants": numbers, "provenance": origin})
+    write_json(RESULTS / "ablations.json", {"budget": budget, "variants": numbers, "provenance": origin})
     print(table(numbers))
 
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from experiments import ablations
+from experiments import ablations, unseen_task
 from experiments.ablations import SCORES, AblationsConfig, main
 from wvm_rl.errors import InputError
 
@@ -25,7 +25,7 @@ def commands(tmp_path, monkeypatch):
             content = dict.fromkeys(SCORES, float(len(given))) | {"critic": "abc"}
             (folder / "bench.json").write_text(json.dumps(content))
 
-    monkeypatch.setattr(ablations, "_run", run)
+    monkeypatch.setattr(ablations, "run_module", run)
     monkeypatch.setattr(ablations, "RUNS", tmp_path / "runs")
     monkeypatch.setattr(ablations, "RESULTS", tmp_path)
     return given
@@ -49,3 +49,20 @@ def test_wrong_settings_are_refused():
         AblationsConfig(variants=["half"])
     with pytest.raises(InputError, match="steps=0"):
         AblationsConfig(steps=0)
+
+
+def test_a_left_out_task_is_in_no_training(tmp_path, commands, monkeypatch):
+    for name, value in (("run_module", ablations.run_module), ("RUNS", tmp_path / "runs"), ("RESULTS", tmp_path)):
+        monkeypatch.setattr(unseen_task, name, value)
+    unseen_task.main(unseen_task.UnseenTaskConfig(tasks=["can", "milk"]))
+    trained = [settings[0] for module, settings in commands if module == "wvm_rl.pretrain"]
+    assert trained == [
+        "data.tasks=[lift,bread,cereal,milk,stack]",
+        "data.tasks=[lift,can,bread,cereal,milk,stack]",
+        "data.tasks=[lift,can,bread,cereal,stack]",
+    ]
+    found = json.loads((tmp_path / "unseen_task.json").read_text())["tasks"]
+    assert (
+        found["can"]["unseen"] != found["can"]["seen"]
+        and "| milk | unseen |" in (tmp_path / "unseen_task.md").read_text()
+    )
