@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from wvm_rl.data.windows import Film, WindowsConfig
+from wvm_rl.data.windows import Film
 from wvm_rl.model.codec import Codec, LatentStatistics
 from wvm_rl.model.compression import CompressionConfig
 from wvm_rl.model.critic import FORMAT, Critic, CriticConfig
@@ -62,7 +62,6 @@ def stages(**changes) -> StagesConfig:
     settings = {
         "wvm": preset(),
         "vae": FitConfig(steps=40, batch=2, learning_rate=2e-3, warmup=5, save_every=20),
-        "windows": WindowsConfig(),
         "compression": CompressionConfig(decoded=2),
         "pool": 256,
         "model": FitConfig(steps=60, batch=8, learning_rate=2e-3, warmup=5, save_every=20),

@@ -44,7 +44,8 @@ def predictions(path, data, change=lambda table: table):
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"models": ["gvl"]}, {"models": []}, {"episodes": 1}, {"seed": 0}, {"horizon_k": 1}, {"tasks": ["fly"]}]
+    "wrong",
+    [{"models": ["gvl"]}, {"models": []}, {"episodes": 1}, {"seed": 0}, {"horizon_k": 1}, {"tasks": ["fly"]}],
 )
 def test_settings_out_of_range_are_refused(wrong):
     with pytest.raises(InputError, match=next(iter(wrong))):
@@ -59,6 +60,12 @@ def test_shifts_are_looks_of_the_episodes_or_other_episodes():
     assert bench.SHIFTS["drift"](plan).recipe.manner == "drift"
     with pytest.raises(InputError, match="shifts has unknown foggy: choose from all, moved5"):
         BenchConfig(shifts=["foggy"])
+
+
+def test_regressors_know_their_tasks_only():
+    with pytest.raises(InputError, match="models: frame, video, floor learn nothing of door: leave them out"):
+        BenchConfig(tasks=["lift", "door"])
+    assert BenchConfig(models=["wvm", "clock"], tasks=["door"]).tasks == ["door"]
 
 
 def test_names_of_models_are_taken():

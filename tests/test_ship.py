@@ -11,6 +11,7 @@ from tests.synthetic import dataset, episode
 from wvm_rl.bench import rows_of
 from wvm_rl.errors import InputError
 from wvm_rl.model.critic import Critic
+from wvm_rl.runs import write_json
 from wvm_rl.scores import report
 from wvm_rl.values.clock import Blind
 
@@ -22,12 +23,13 @@ def config(tmp_path, monkeypatch):
     critic.card = "# World Value Model critic\n\n## Model\n\nx\n\n## Scores\n\nold\n\n## Versions\n\ny\n"
     critic.save(tmp_path / "critic")
     plain = dataset(tmp_path / "plain.hdf5", [episode(0, 200, [("retry", 60, 89)], quality="retry"), episode(1, 120)])
-    rows = rows_of({"clock": lambda task, clip: Blind("clock")}, {("lift", "bench"): plain}, 20)
+    clips = {("lift", "bench"): plain, ("lift", "lit"): plain}
+    rows = rows_of({"clock": lambda task, clip: Blind("clock")}, clips, 20)
     run = tmp_path / "run"
     (run / "figures").mkdir(parents=True)
     for name in ship.FIGURES:
         (run / "figures" / name).write_bytes(b"png")
-    (run / "bench.json").write_text(json.dumps(report(rows, None, {"fps": 10, "horizon_k": 20})))
+    write_json(run / "bench.json", report(rows, None, {"fps": 10, "horizon_k": 20}))
     origin = {"command": "python -m wvm_rl.bench", "commit": "abc", "inputs": {"critic": critic.fingerprint}}
     (run / "versions.json").write_text(json.dumps(origin))
     (tmp_path / "notes.md").write_text("Weakest on lift.\n")

@@ -75,7 +75,7 @@ class BenchConfig:
     horizon_k: int = 20  # control steps over which advantages are ranked
     critic: str = "tiny"  # a critic shipped with this package, or the folder of one
     data: DataConfig = field(default_factory=DataConfig)  # what the regressors learn from: the critic's own
-    windows: WindowsConfig = field(default_factory=WindowsConfig.of_training)  # how the films' pictures vary for them
+    windows: WindowsConfig = field(default_factory=WindowsConfig)  # how the films' pictures vary for them
     frame: RegressorConfig = field(default_factory=lambda: RegressorConfig(steps=4000, batch=128))
     video: RegressorConfig = field(default_factory=lambda: RegressorConfig(steps=4000, batch=16))
     floor: RegressorConfig = field(default_factory=lambda: RegressorConfig(steps=3000, batch=512))
@@ -93,6 +93,9 @@ class BenchConfig:
             raise InputError("models and tasks must each name at least one")
         if unknown := [task for task in self.tasks if task not in EVERY]:
             raise InputError(f"tasks has unknown {', '.join(unknown)}: choose from {', '.join(EVERY)}")
+        learned = [model for model in self.models if model in LEARNED]
+        if learned and (foreign := [task for task in self.tasks if task not in self.data.tasks]):
+            raise InputError(f"models: {', '.join(learned)} learn nothing of {', '.join(foreign)}: leave them out")
         if self.episodes < 4:
             raise InputError(f"episodes={self.episodes} must be at least 4: one of each quality")
         if self.horizon_k < 2:
@@ -219,7 +222,8 @@ def main(config: BenchConfig, folder: Path) -> None:
         conditions = {"fps": config.fps, "horizon_k": config.horizon_k, "seed": config.seed, **speed}
         content = scores.report(rows, FLOOR if FLOOR in sources else None, conditions)
     run.write_rows("trajectories.parquet", rows)
-    shown = [name for name in sources if name not in BLIND and name != FLOOR][: 1 + len(figures.OTHERS)]
+    shown = [name for name in sources if name not in BLIND and name != FLOOR] or list(sources)
+    shown = shown[: 1 + len(figures.OTHERS)]
     figures.bench_curves(folder / "figures" / "curves.png", rows, shown, CONTROL_FREQUENCY)
     figures.calibration(folder / "figures" / "calibration.png", rows, shown)
     for name, text in (("bench.md", scores.markdown(content)), ("bench.tex", scores.latex(content))):

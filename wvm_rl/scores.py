@@ -330,9 +330,14 @@ def _line(scores: Mapping[str, Any]) -> list[str]:
 
 
 def _cell(scores: Mapping[str, Any], key: str) -> str:
-    if not np.isfinite(scores[key]):
+    score, (low, high) = scores[key], scores.get(f"{key}_ci95", (None, None))
+    if not _known(score):
         return "-"
     if key.endswith("_defined"):
-        return f"{scores[key]:.0%}"
-    low, high = scores.get(f"{key}_ci95", (np.nan, np.nan))
-    return f"{scores[key]:.3f}" + (f" [{low:.3f}, {high:.3f}]" if np.isfinite(low) else "")
+        return f"{score:.0%}"
+    return f"{score:.3f}" + (f" [{low:.3f}, {high:.3f}]" if _known(low) and _known(high) else "")
+
+
+def _known(number: float | None) -> bool:
+    """Undefined scores are NaN, and null in files."""
+    return number is not None and bool(np.isfinite(number))

@@ -26,11 +26,6 @@ class WindowsConfig:
     jitter: float = 0.0  # half-range of random contrast, brightness and, a third of it, tint, as a fraction
     shift: float = 0.0  # largest random translation across and down, as a fraction of the side
 
-    @classmethod
-    def of_training(cls) -> "WindowsConfig":
-        """The default recipe's."""
-        return cls(jitter=0.12, shift=0.04)
-
     def __post_init__(self) -> None:
         for name in ("rewind", "plateau", "turn", "jitter", "shift"):
             if not 0.0 <= getattr(self, name) <= 1.0:

@@ -40,10 +40,10 @@ class StagesConfig:
     wvm: Any = MISSING  # preset
     seed: int = 0
     pretrained: PretrainedConfig = field(default_factory=PretrainedConfig)
-    windows: WindowsConfig = field(default_factory=WindowsConfig.of_training)
+    windows: WindowsConfig = field(default_factory=WindowsConfig)
     compression: CompressionConfig = field(default_factory=CompressionConfig)
     vae: FitConfig = field(default_factory=lambda: FitConfig(steps=5000, batch=32, learning_rate=2e-3, save_every=200))
-    pool: int = 96_000  # encoded windows
+    pool: int = 72_000  # encoded windows
     loss: LossConfig = field(default_factory=LossConfig)
     model: FitConfig = field(
         default_factory=lambda: FitConfig(steps=5000, batch=64, learning_rate=1e-3, save_every=200)

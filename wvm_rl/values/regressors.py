@@ -23,6 +23,7 @@ from tqdm import tqdm
 from wvm_rl.data.episodes import Dataset, Episode
 from wvm_rl.data.windows import Film, WindowsConfig, augmented
 from wvm_rl.errors import InputError
+from wvm_rl.model.codec import fit_size
 from wvm_rl.model.layers import Array, LayerNorm, Linear
 from wvm_rl.model.weights import Graph, Params
 from wvm_rl.values.base import Values
@@ -242,7 +243,7 @@ class Frame:
         for index in range(start, len(dataset)):
             frames, step = dataset.frames(index, self.films.camera, self.films.fps)
             row = self.films.row(dataset[index].instruction, dataset.path)
-            yield Values(step, self._valued(frames, row))
+            yield Values(step, self._valued(fit_size(frames, self.films.size), row))
 
     def _valued(self, frames: np.ndarray, instruction: int) -> np.ndarray:
         rows = np.full(GROUP, instruction)
