@@ -86,7 +86,7 @@ def test_round_trip(critic, clips, values, tmp_path):
     critic.save(tmp_path / "critic")
     loaded = Critic.load(tmp_path / "critic")
     assert loaded.fingerprint == critic.fingerprint and loaded.card == "card"
-    assert (loaded.fps, loaded.size, loaded.camera) == (4.0, 16, "toy")
+    assert (loaded.fps, loaded.size, loaded.camera) == (5.0, 16, "toy")
     assert sorted(path.name for path in (tmp_path / "critic").iterdir()) == [
         "README.md",
         "config.json",
