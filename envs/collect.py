@@ -53,6 +53,11 @@ class CollectConfig:
         for look in self.looks:
             split(f"{self.camera}.{look}")
 
+    @property
+    def cameras(self) -> list[str]:
+        """The camera as it is and in every look."""
+        return [self.camera, *(f"{self.camera}.{look}" for look in self.looks)]
+
 
 def collect(config: CollectConfig) -> Path:
     """Returns the dataset that `config` describes, collecting whatever is missing of it.

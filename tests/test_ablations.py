@@ -1,11 +1,12 @@
-"""The ablations' bookkeeping: what is run, what is kept, and the table."""
+"""The bookkeeping of studies of critics: what is run, what is kept, and the tables."""
 
 import json
 
 import pytest
 
-from experiments import ablations, unseen_task
-from experiments.ablations import SCORES, AblationsConfig, main
+from experiments import ablations, cells, unseen_task
+from experiments.ablations import AblationsConfig, main
+from experiments.cells import SCORES
 from wvm_rl.errors import InputError
 
 
@@ -24,24 +25,32 @@ def commands(tmp_path, monkeypatch):
         else:
             content = dict.fromkeys(SCORES, float(len(given))) | {"critic": "abc"}
             (folder / "bench.json").write_text(json.dumps(content))
+            (folder / "versions.json").write_text(json.dumps({"commit": "c0ffee"}))
 
-    monkeypatch.setattr(ablations, "run_module", run)
-    monkeypatch.setattr(ablations, "RUNS", tmp_path / "runs")
-    monkeypatch.setattr(ablations, "RESULTS", tmp_path)
+    monkeypatch.setattr(cells, "run_module", run)
+    for module in (ablations, unseen_task):
+        monkeypatch.setattr(module, "RUNS", tmp_path / "runs")
+        monkeypatch.setattr(module, "RESULTS", tmp_path)
     return given
 
 
 def test_finished_cells_are_kept(tmp_path, commands, capsys):
-    config = AblationsConfig(variants=["full", "video_frozen"], seeds=2, steps=7)
+    config = AblationsConfig(variants=["full", "video_frozen"], seeds=2, steps=8)
     main(config)
     assert [module for module, _ in commands] == ["wvm_rl.pretrain", "wvm_rl.bench"] * 4
-    assert {"video_steps=7", "frozen=true", "model.steps=7", "model_seed=1"} <= set(commands[-2][1])
+    assert {"video_steps=4", "frozen=true", "model.steps=4", "model_seed=1"} <= set(commands[-2][1])
+    assert "model.steps=8" not in commands[-2][1]
     main(config)
     assert len(commands) == 8
     found = json.loads((tmp_path / "ablations.json").read_text())
     assert [seed["retry_voc"] for seed in found["variants"]["full"]] == [2, 6]
-    assert "| full | the recipe | 2 | 4.000 ± 2.828 |" in (tmp_path / "ablations.md").read_text()
+    text = (tmp_path / "ablations.md").read_text()
+    assert "| full | the recipe | 2 | 4.000 ± 2.828 |" in text and "- cells at: c0ffee" in text
     assert "video_frozen" in capsys.readouterr().out
+    main(AblationsConfig(variants=["full"], seeds=3, steps=8, run=False))
+    with pytest.raises(InputError, match="no finished cell"):
+        main(AblationsConfig(variants=["full"], seeds=1, steps=9, run=False))
+    assert len(commands) == 8
 
 
 def test_wrong_settings_are_refused():
@@ -51,9 +60,7 @@ def test_wrong_settings_are_refused():
         AblationsConfig(steps=0)
 
 
-def test_a_left_out_task_is_in_no_training(tmp_path, commands, monkeypatch):
-    for name, value in (("run_module", ablations.run_module), ("RUNS", tmp_path / "runs"), ("RESULTS", tmp_path)):
-        monkeypatch.setattr(unseen_task, name, value)
+def test_a_left_out_task_is_in_no_training(tmp_path, commands):
     unseen_task.main(unseen_task.UnseenTaskConfig(tasks=["can", "milk"]))
     trained = [settings[0] for module, settings in commands if module == "wvm_rl.pretrain"]
     assert trained == [
@@ -62,7 +69,5 @@ def test_a_left_out_task_is_in_no_training(tmp_path, commands, monkeypatch):
         "data.tasks=[lift,can,bread,cereal,stack]",
     ]
     found = json.loads((tmp_path / "unseen_task.json").read_text())["tasks"]
-    assert (
-        found["can"]["unseen"] != found["can"]["seen"]
-        and "| milk | unseen |" in (tmp_path / "unseen_task.md").read_text()
-    )
+    assert found["can"]["unseen"] != found["can"]["seen"]
+    assert "| milk | unseen |" in (tmp_path / "unseen_task.md").read_text()

@@ -13,6 +13,8 @@ from wvm_rl.errors import InputError
 from wvm_rl.values.file import Predictions
 from wvm_rl.values.wvm import Wvm, WvmConfig
 
+SPEED = {"windows_per_second": 100.0, "vae_share": 0.5, "cores": 2, "windows_per_second_by": {"lift": 100.0}}
+
 
 @pytest.fixture
 def fresh(tmp_path, monkeypatch):
@@ -28,7 +30,7 @@ def fresh(tmp_path, monkeypatch):
     )
     monkeypatch.setattr(bench, "collect", lambda plan: data.path)
     monkeypatch.setattr(WvmConfig, "source", lambda self: Wvm(Brightness()))
-    monkeypatch.setattr(bench, "labelling_speed", lambda critic, data: {"windows_per_second": 100.0, "vae_share": 0.5})
+    monkeypatch.setattr(bench, "labelling_speed", lambda *_: SPEED)
     return data
 
 
@@ -57,7 +59,8 @@ def test_shifts_are_looks_of_the_episodes_or_other_episodes():
     assert {"moved5", "textured", "sawyer", "detour"} <= set(config.shifts)
     plan = bench.plans(config, 64)["lift"]
     assert bench.SHIFTS["ur5e"](plan).env.robot == "UR5e" and plan.env.robot == "Panda"
-    assert bench.SHIFTS["drift"](plan).recipe.manner == "drift"
+    drifting = bench.SHIFTS["drift"](plan)
+    assert (drifting.recipe.manner, drifting.recipe.shares, drifting.episodes) == ("drift", {"hesitation": 1.0}, 25)
     with pytest.raises(InputError, match="shifts has unknown foggy: choose from all, moved5"):
         BenchConfig(shifts=["foggy"])
 
@@ -83,6 +86,7 @@ def test_the_command_leaves_a_run_folder(tmp_path, capsys, fresh):
     assert content["cycle_voc"] == pytest.approx(1) and content["frozen_range"] == 0
     assert content["tasks"]["lift"]["hesitation_rmse"] == content["hesitation_rmse"] > 0.01
     assert set(content["models"]) == {"wvm", "clock", "theirs"} and content["windows_per_second"] == 100
+    assert content["tasks"]["lift"]["windows_per_second"] == 100
     assert content["models"]["theirs"]["expert_voc"] > 0.9 and "difference" in content["models"]["clock"]
     found = pd.read_parquet(tmp_path / "run" / "trajectories.parquet")
     assert len(found) == 3 * 6 and len(found["value"][0]) == 40

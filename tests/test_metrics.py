@@ -6,6 +6,7 @@ import pytest
 from wvm_rl.metrics import (
     advantage_labels,
     bench_truth,
+    calibration_bins,
     calibration_error,
     correlation,
     cycle_voc,
@@ -109,8 +110,8 @@ def test_a_chunk_is_in_a_lapse_wholly_or_not_at_all():
 def test_calibration_error_by_hand():
     value, truth = np.array([0.05, 0.07, 0.55, 1.0]), np.array([0.0, 0.1, 0.75, 0.9])
     # bins [0,.1): errors .05 and -.03 sum to .02; [.5,.6): -.2; [.9,1]: .1
-    assert calibration_error(value, truth) == pytest.approx((0.02 + 0.2 + 0.1) / 4)
-    assert np.isnan(calibration_error(np.zeros(0), np.zeros(0)))
+    assert calibration_error(*calibration_bins(value, truth)) == pytest.approx((0.02 + 0.2 + 0.1) / 4)
+    assert np.isnan(calibration_error(*calibration_bins(np.zeros(0), np.zeros(0))))
 
 
 def test_wins_count_pairs_with_ties_half():

@@ -26,6 +26,7 @@ from wvm_rl.model.pool import CHUNK_WINDOWS, fill, shuffled_rows
 from wvm_rl.model.stages import Stages, train
 from wvm_rl.model.training import FitConfig, Training
 from wvm_rl.model.wvm import LossConfig
+from wvm_rl.pretrain import DataConfig
 from wvm_rl.pretrain import corpus as expert_films
 
 QUICK = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1", "JAX_PLATFORMS": "cpu"}
@@ -256,13 +257,14 @@ def test_the_video_stream_learns_first_and_stays_frozen(whole, tmp_path):
 def test_films_of_looks_rates_and_no_instruction(tmp_path):
     episodes = [replace(episode(index, 80 + index), quality="expert") for index in range(3)]
     for each in episodes:
-        each.frames["workspace.random0"] = 255 - each.frames["workspace"]
+        each.frames["workspace.random0"] = each.frames["workspace.moved10"] = 255 - each.frames["workspace"]
     data = dataset(tmp_path / "d.hdf5", episodes)
-    films = expert_films([data], 4.0, 16, 1)
+    seen = ["workspace", "workspace.random0"]  # another look in the file is not learned from
+    films = expert_films([data], seen, 4.0, 16, DataConfig(held_out=1))
     assert len(films.training) == 4 and len(films.held_out) == 2 and films.camera == "workspace"
     assert films.instructions == ["lift the red cube"]
     np.testing.assert_array_equal(films.training[1].frames, 255 - films.training[0].frames)
-    slow = expert_films([data], 2.0, 16, 1, text=False)
+    slow = expert_films([data], seen, 2.0, 16, DataConfig(held_out=1, text=False))
     assert slow.instructions == [""] and slow.fingerprint != films.fingerprint
     np.testing.assert_array_equal(slow.training[0].frames, films.training[0].frames[::2])
     np.testing.assert_allclose(slow.training[0].progress, films.training[0].progress[::2])

@@ -10,7 +10,7 @@ from rich.console import Console
 from tests.synthetic import dataset, episode
 from wvm_rl.bench import rows_of
 from wvm_rl.metrics import bench_truth
-from wvm_rl.scores import compared, latex, markdown, met, pooled, report, table, trajectories
+from wvm_rl.scores import caption, compared, latex, markdown, met, pooled, report, tables, trajectories
 from wvm_rl.values.clock import Blind
 from wvm_rl.values.oracle import Oracle
 
@@ -103,10 +103,20 @@ def test_tables_say_all_that_is_needed_to_read_them(clips):
     content = report(rows(clips, Blind("clock"), Blind("constant")), "constant", CONDITIONS)
     assert json.loads(json.dumps(content))["hesitation_floor"] == content["models"]["constant"]["hesitation_rmse"]
     console = Console(file=io.StringIO(), width=250)
-    console.print(table(content))
+    console.print(*tables(content), caption(content), sep="\n")
     counts = "1 hesitation (8.0 points each), 1 retry (6.0 points each), 1 expert (24.0 points each)"
     for text in (console.file.getvalue(), markdown(content), latex(content)):
-        for part in ("Hesitation-RMSE", "Cycle-VOC", "clock", "constant", "4 fps", "2 rejected", "20 control", counts):
+        for part in (
+            "Hesitation-RMSE",
+            "Expert, Pearson",
+            "bars met of 7",
+            "clock",
+            "constant",
+            "4 fps",
+            "2 rejected",
+            "20 control",
+            counts,
+        ):
             assert part in text
     assert r"100\%" in latex(content) and "100% |" in markdown(content)
 
@@ -118,3 +128,4 @@ def test_shifts_are_scored_apart(clips):
     assert content["shifts"]["lit"]["clock"]["hesitation_rmse"] == content["hesitation_rmse"]
     assert np.isnan(content["shifts"]["lit"]["clock"]["cycle_voc"])
     assert "| lit | constant |" in markdown(content)
+    assert content["shifts"]["lit"]["constant"]["bars_met"] == []

@@ -47,7 +47,9 @@ def _by_robot(robot: str, plan: CollectConfig) -> CollectConfig:
 
 
 def _in_manner(manner: str, plan: CollectConfig) -> CollectConfig:
-    return replace(plan, recipe=replace(plan.recipe, manner=manner))
+    """Hesitations alone, as many as the plan's: the other episodes have no manner."""
+    count = max(1, round(plan.episodes * plan.recipe.shares["hesitation"]))
+    return replace(plan, episodes=count, recipe=replace(plan.recipe, manner=manner, shares={"hesitation": 1.0}))
 
 
 # Shifts that are other episodes; the looks of `envs.looks` are shifts, too: the same episodes seen otherwise.
@@ -145,7 +147,7 @@ def rows_of(
 
 
 def sources_of(
-    config: BenchConfig, wvm: Wvm, experts: dict[str, Dataset]
+    config: BenchConfig, wvm: Wvm, experts: dict[str, Dataset], cameras: list[str]
 ) -> dict[str, Callable[[str, str], Source | None]]:
     """Name -> the source for a task's clip, or None where it has nothing to see."""
 
@@ -159,7 +161,7 @@ def sources_of(
     found |= {name: blind(Blind(name)) for name in BLIND}
     if any(name in LEARNED for name in config.models):
         critic = wvm.critic
-        known = corpus(list(experts.values()), critic.fps, critic.size, config.data.held_out)
+        known = corpus(list(experts.values()), cameras, critic.fps, critic.size, config.data)
         films = Films(
             known.training,
             known.instructions,
@@ -212,15 +214,17 @@ def main(config: BenchConfig, folder: Path) -> None:
         datasets = clips(config, fresh, critic.camera)
         experts = {plan.env.name: Dataset(collect(plan)) for plan in known} if learned else {}
     with run.stage("values"):
-        sources = sources_of(config, wvm, experts)
+        sources = sources_of(config, wvm, experts, known[0].cameras)
         rows = rows_of(sources, datasets, config.horizon_k)
-    speed: dict[str, float] = {}
+    speed: dict[str, Any] = {}
     if "wvm" in config.models:
         with run.stage("speed"):
-            speed = labelling_speed(critic, next(iter(datasets.values())))
+            speed = labelling_speed(critic, {task: datasets[task, "bench"] for task in config.tasks})
     with run.stage("scores"):
         conditions = {"fps": config.fps, "horizon_k": config.horizon_k, "seed": config.seed, **speed}
         content = scores.report(rows, FLOOR if FLOOR in sources else None, conditions)
+        for task, rate in speed.get("windows_per_second_by", {}).items():
+            content["tasks"][task]["windows_per_second"] = rate
     run.write_rows("trajectories.parquet", rows)
     shown = [name for name in sources if name not in BLIND and name != FLOOR] or list(sources)
     shown = shown[: 1 + len(figures.OTHERS)]
@@ -231,9 +235,10 @@ def main(config: BenchConfig, folder: Path) -> None:
             partial.write_text(text)
     run.finish(content | {"critic": wvm.fingerprint, "wall_seconds": run.seconds}, "bench.json")
     console = Console(width=None if Console().is_terminal else 220)
-    console.print(scores.table(content))
+    console.print(*scores.tables(content), scores.caption(content), sep="\n")
     if speed:
-        print(f"{speed['windows_per_second']:.0f} windows a second, {speed['vae_share']:.0%} of it the VAE")
+        share = f"{speed['vae_share']:.0%} of it the VAE"
+        print(f"{speed['windows_per_second']:.0f} windows a second on {speed['cores']} cores, {share}")
     console.print(f"run folder: {folder}")
 
 

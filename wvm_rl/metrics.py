@@ -106,12 +106,20 @@ def advantage_labels(length: int, lapses: np.ndarray, anchors: np.ndarray, horiz
     return np.where(share == 1, 1.0, np.where(share == 0, 0.0, np.nan))
 
 
-def calibration_error(value: np.ndarray, truth: np.ndarray, bins: int = 10) -> float:
-    """Mean distance between predicted and true value in bins of equal width of the predicted one, weighted by size."""
+def calibration_bins(value: np.ndarray, truth: np.ndarray, bins: int = 10) -> tuple[np.ndarray, np.ndarray]:
+    """Frames [bins] in bins of equal width of the predicted value, and the sum of prediction minus truth in each."""
     place = np.minimum((np.clip(value, 0, 1) * bins).astype(int), bins - 1)
-    count = np.bincount(place, minlength=bins)
-    apart = np.abs(np.bincount(place, value - truth, minlength=bins))
-    return float(apart.sum() / count.sum()) if count.sum() else float("nan")
+    return np.bincount(place, minlength=bins), np.bincount(place, value - truth, minlength=bins)
+
+
+def calibration_error(count: np.ndarray, excess: np.ndarray) -> np.ndarray:
+    """Mean distance between predicted and true value in bins, weighted by their size; NaN without frames.
+
+    Args:
+        count, excess: [...,bins] of `calibration_bins`, or sums of them over trajectories.
+    """
+    with np.errstate(invalid="ignore"):
+        return np.abs(excess).sum(-1) / count.sum(-1)
 
 
 def wins(positive: Sequence[np.ndarray], negative: Sequence[np.ndarray]) -> np.ndarray:

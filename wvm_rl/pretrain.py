@@ -93,17 +93,16 @@ def collections(data: DataConfig, fps: float, size: int) -> list[Any]:
     ]
 
 
-def corpus(datasets: list[Dataset], fps: float, size: int, held_out: int, text: bool = True) -> Corpus:
-    """Reads the films of successful expert episodes, one a look; the last `held_out` of every dataset are kept apart.
+def corpus(datasets: list[Dataset], cameras: list[str], fps: float, size: int, data: DataConfig) -> Corpus:
+    """Reads the films of successful expert episodes, one a camera; the last of every dataset are kept apart.
 
     Raises:
         InputError: a dataset without frames, or with other episodes than experts'.
     """
     training, kept, instructions, digest = [], [], [], hashlib.sha256()
-    digest.update(str(held_out).encode())
-    for setting in (*([] if text else ["no text"]), *([] if datasets[0].fps == fps else [f"{fps} fps"])):
+    digest.update(str(data.held_out).encode())
+    for setting in (*([] if data.text else ["no text"]), *([] if datasets[0].fps == fps else [f"{fps} fps"])):
         digest.update(setting.encode())
-    camera = next(iter(datasets[0].cameras), "").partition(".")[0]
     for dataset in datasets:
         digest.update(dataset.fingerprint.encode())
         for episode in dataset:
@@ -111,15 +110,15 @@ def corpus(datasets: list[Dataset], fps: float, size: int, held_out: int, text: 
                 raise InputError(f"{dataset.path}: episode {episode.index} is {episode.quality}: use recipe=expert")
             if not episode.success:
                 continue
-            sentence = episode.instruction if text else NO_TEXT
+            sentence = episode.instruction if data.text else NO_TEXT
             if sentence not in instructions:
                 instructions.append(sentence)
             row = instructions.index(sentence)
-            for look in dataset.cameras:
-                frames, step = dataset.frames(episode.index, look, fps)
+            for camera in cameras:
+                frames, step = dataset.frames(episode.index, camera, fps)
                 film = Film(fit_size(frames, size), progress(step, len(episode)), row)
-                (training if episode.index < len(dataset) - held_out else kept).append(film)
-    return Corpus(training, kept, instructions, camera, digest.hexdigest())
+                (training if episode.index < len(dataset) - data.held_out else kept).append(film)
+    return Corpus(training, kept, instructions, cameras[0], digest.hexdigest())
 
 
 def main(config: PretrainConfig) -> None:
@@ -134,7 +133,7 @@ def main(config: PretrainConfig) -> None:
         config.hosts.start()
     plans = collections(config.data, config.wvm.fps, config.wvm.size)
     datasets = [Dataset(collect(plan)) for plan in plans]
-    films = corpus(datasets, config.wvm.fps, config.wvm.size, config.data.held_out, config.data.text)
+    films = corpus(datasets, plans[0].cameras, config.wvm.fps, config.wvm.size, config.data)
     data = {
         "episodes": f"{len(films.training)} for training, {len(films.held_out)} held out",
         "frames": sum(len(film.frames) for film in films.training),

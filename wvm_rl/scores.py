@@ -15,6 +15,7 @@ from wvm_rl.data.episodes import KINDS, Dataset, Episode
 from wvm_rl.metrics import (
     advantage_labels,
     bench_truth,
+    calibration_bins,
     calibration_error,
     correlation,
     cycle_voc,
@@ -23,7 +24,7 @@ from wvm_rl.metrics import (
     memory_voc,
     wins,
 )
-from wvm_rl.stats import Pool, auroc, interval, stratified_mean
+from wvm_rl.stats import Pool, auroc, interval, resampled, stratified_mean
 
 Row = Mapping[str, Any]
 CLIPS = ("bench", "cycle", "frozen")  # episodes as they were; experts' forward and backward; a frame of each repeated
@@ -39,6 +40,13 @@ COLUMNS = {  # of the table: title -> key of the scores
     "frozen range": "frozen_range",
     "failure AUROC": "failure_auroc",
     "lapse AUROC": "lapse_auroc",
+}
+DETAILS = {  # of a second table
+    "Retry, where defined": "retry_voc_where_defined",
+    "Retry, Pearson": "retry_pearson",
+    "Expert, defined": "expert_voc_defined",
+    "Expert, Pearson": "expert_pearson",
+    "Cycle, defined": "cycle_voc_defined",
     "calibration": "calibration_error",
 }
 COMPARED = ("hesitation_rmse", "retry_voc", "lapse_auroc")  # with the other models, in pairs
@@ -52,6 +60,8 @@ BARS = {  # what the shipped critic is to reach; the first is a ceiling beside t
     "lapse_auroc": 0.9,
 }
 CEILINGS = ("hesitation_rmse", "frozen_range")
+SHIFT_BARS = {"hesitation_rmse": 0.08, "retry_voc": 0.75}
+BARRED = ("moved5", "moved10", "lit", "textured")  # shifts that have these bars
 
 
 def trajectories(
@@ -142,6 +152,12 @@ SCORES: dict[str, tuple[str, Callable[[Row], float]]] = {
     "frozen_range": ("frozen", lambda row: float(np.ptp(row["value"]))),
 }
 RANKED = ("retry_voc", "expert_voc", "cycle_voc")  # undefined for constant values, which count as 0
+CORRELATIONS = (*RANKED, "retry_pearson", "expert_pearson")
+
+
+def _counted(key: str, sample: np.ndarray) -> np.ndarray:
+    """Undefined correlations count as 0; of other scores those without frames are left out."""
+    return np.nan_to_num(sample) if key in CORRELATIONS else sample[np.isfinite(sample)]
 
 
 def pooled(rows: Sequence[Row]) -> dict[str, Any]:
@@ -156,11 +172,11 @@ def pooled(rows: Sequence[Row]) -> dict[str, Any]:
             defined = [np.isfinite(sample) for sample in samples]
             _put(scores, f"{key}_where_defined", [sample[known] for sample, known in zip(samples, defined)])
             scores[f"{key}_defined"] = stratified_mean(defined)[0]
-        _put(scores, key, [np.nan_to_num(sample) for sample in samples])
+        _put(scores, key, [_counted(key, sample) for sample in samples])
     for key, (pools, joint) in {"failure_auroc": (_final(rows), False), "lapse_auroc": (_lapses(rows), True)}.items():
-        scores[key], resampled = auroc(pools, joint)
-        scores[f"{key}_ci95"] = list(interval(resampled))
-    scores["calibration_error"] = _calibration(rows)
+        scores[key], areas = auroc(pools, joint)
+        scores[f"{key}_ci95"] = list(interval(areas))
+    scores["calibration_error"], scores["calibration_error_ci95"] = _calibration(rows)
     for kind in dict.fromkeys(kind for kind, _ in SCORES.values()):
         points = [_points(row) for row in rows if row["kind"] == kind]
         scores[f"{kind}_trajectories"] = len(points)
@@ -199,12 +215,18 @@ def _lapses(rows: Sequence[Row]) -> list[Pool]:
     return pools
 
 
-def _calibration(rows: Sequence[Row]) -> float:
-    errors = []
-    for own in _tasks([row for row in rows if row["truth"] is not None]):
-        value, truth = (np.concatenate([np.asarray(row[name]) for row in own]) for name in ("value", "truth"))
-        errors.append(calibration_error(value, truth))
-    return float(np.mean(errors)) if errors else float("nan")
+def _calibration(rows: Sequence[Row]) -> tuple[float, list[float]]:
+    """Mean over tasks, and its interval."""
+    means, samples = [], []
+    for number, own in enumerate(_tasks([row for row in rows if row["truth"] is not None])):
+        bins = [calibration_bins(np.asarray(row["value"]), np.asarray(row["truth"])) for row in own]
+        count, excess = (np.stack(each).astype(float) for each in zip(*bins))
+        weights = resampled(len(own), number)
+        means.append(calibration_error(count.sum(0), excess.sum(0)))
+        samples.append(calibration_error(weights @ count, weights @ excess))
+    if not means:
+        return float("nan"), [float("nan")] * 2
+    return float(np.mean(means)), list(interval(np.mean(samples, axis=0)))
 
 
 def _put(scores: dict[str, Any], key: str, samples: list[np.ndarray]) -> None:
@@ -218,7 +240,8 @@ def compared(subject: Sequence[Row], other: Sequence[Row]) -> dict[str, Any]:
     for key in ("hesitation_rmse", "retry_voc"):
         kind, function = SCORES[key]
         mine, theirs = (_by_task(rows, kind, function) for rows in (subject, other))
-        _put(found, key, [np.nan_to_num(one) - np.nan_to_num(two) for one, two in zip(mine, theirs, strict=True)])
+        clean = np.nan_to_num if key in CORRELATIONS else np.asarray
+        _put(found, key, [_counted(key, clean(one) - clean(two)) for one, two in zip(mine, theirs, strict=True)])
     (own, first), (others, second) = (auroc(_lapses(rows), joint=True) for rows in (subject, other))
     found["lapse_auroc"], found["lapse_auroc_ci95"] = own - others, list(interval(first - second))
     return found
@@ -249,6 +272,9 @@ def report(rows: Sequence[Row], floor: str | None, conditions: Mapping[str, Any]
         own = [row for row in rows if row["clip"] == shift]
         shown = [name for name in names if any(row["model"] == name for row in own)]
         shifts[shift] = {name: pooled([row for row in own if row["model"] == name]) for name in shown}
+        if shift in BARRED:
+            for scores in shifts[shift].values():
+                scores["bars_met"] = _reached(scores, SHIFT_BARS)
     rejected = sum(row["kind"] == "rejected" for row in by_model[subject])
     whole = {"model": subject, **conditions, "rejected": rejected, **models[subject]}
     return whole | {"models": models, "shifts": shifts}
@@ -263,30 +289,62 @@ def met(scores: Mapping[str, Any]) -> list[str]:
     bars = dict(BARS)
     if scores["hesitation_floor"] is not None:
         bars["hesitation_rmse"] = min(bars["hesitation_rmse"], scores["hesitation_floor"] + 0.01)
+    return _reached(scores, bars)
+
+
+def _reached(scores: Mapping[str, Any], bars: Mapping[str, float]) -> list[str]:
     return [key for key, bar in bars.items() if (scores[key] <= bar if key in CEILINGS else scores[key] >= bar)]
 
 
 # Tables
 
 
-def table(content: Mapping[str, Any]) -> Table:
-    """Formats a report: a row for each model, pooled; then the first model by task, and all models in each shift."""
-    result = Table(title="Suboptimal-Value-Bench, RoboSuite", caption=caption(content))
-    header, *lines = cells(content)
-    for title in header:
-        result.add_column(title, justify="left" if title in header[:2] else "right")
-    for line, after in zip(lines, [*lines[1:], None]):
-        result.add_row(*line, end_section=after is not None and line[0] == "all" != after[0])
+Grid = tuple[str, list[str], list[list[str]]]  # title, header, rows
+
+
+def grids(content: Mapping[str, Any]) -> list[Grid]:
+    """The tables of a report.
+
+    Scores of each model, pooled, then the first model's by task and all models' in each shift; details of the same;
+    and the first model against each other one, in pairs, with the bars that each reaches.
+    """
+    name, models = content["model"], content["models"]
+    lines = [("all", model, scores) for model, scores in models.items()]
+    lines += [(task, name, scores) for task, scores in models[name]["tasks"].items()]
+    lines += [(shift, model, scores) for shift, found in content["shifts"].items() for model, scores in found.items()]
+    result = [
+        (
+            title,
+            ["task or shift", "model", *columns],
+            [[place, model, *(_cell(scores, key) for key in columns.values())] for place, model, scores in lines],
+        )
+        for title, columns in (("Suboptimal-Value-Bench, RoboSuite", COLUMNS), ("Details", DETAILS))
+    ]
+    titles = {title: key for title, key in COLUMNS.items() if key in COMPARED}
+    pairs = [
+        [model, *(_cell(scores.get("difference", {}), key) for key in titles.values()), _bars(scores)]
+        for model, scores in models.items()
+    ]
+    header = ["model", *(f"{name} minus it, {title}" for title in titles), f"bars met of {len(BARS)}"]
+    return [*result, ("In pairs of trajectories", header, pairs)]
+
+
+def _bars(scores: Mapping[str, Any]) -> str:
+    missed = [key.replace("_", " ") for key in BARS if key not in scores["bars_met"]]
+    return f"{len(scores['bars_met'])}" + (f", not {', '.join(missed)}" if missed else "")
+
+
+def tables(content: Mapping[str, Any]) -> list[Table]:
+    """The tables of a report for a terminal."""
+    result = []
+    for title, header, rows in grids(content):
+        shown = Table(title=title)
+        for column in header:
+            shown.add_column(column, justify="left" if column in ("task or shift", "model") else "right")
+        for line, after in zip(rows, [*rows[1:], None]):
+            shown.add_row(*line, end_section=after is not None and line[0] == "all" != after[0])
+        result.append(shown)
     return result
-
-
-def cells(content: Mapping[str, Any]) -> list[list[str]]:
-    """Header and rows of a report's table."""
-    subject = content["models"][content["model"]]
-    rows = [["all", name, *_line(scores)] for name, scores in content["models"].items()]
-    rows += [[task, content["model"], *_line(scores)] for task, scores in subject["tasks"].items()]
-    rows += [[shift, name, *_line(own)] for shift, found in content["shifts"].items() for name, own in found.items()]
-    return [["task or shift", "model", *COLUMNS], *rows]
 
 
 def caption(content: Mapping[str, Any]) -> str:
@@ -306,31 +364,27 @@ def caption(content: Mapping[str, Any]) -> str:
 
 
 def markdown(content: Mapping[str, Any]) -> str:
-    """The table and its caption in Markdown."""
-    header, *rows = cells(content)
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join([*("| " + " | ".join(line) + " |" for line in lines), "", caption(content), ""])
+    """The tables and their caption in Markdown."""
+    text = []
+    for _, header, rows in grids(content):
+        lines = [header, ["---"] * len(header), *rows]
+        text += [*("| " + " | ".join(line) + " |" for line in lines), ""]
+    return "\n".join([*text, caption(content), ""])
 
 
 def latex(content: Mapping[str, Any]) -> str:
-    """The table and its caption in LaTeX, for the package booktabs."""
-    header, *rows = cells(content)
-    body = [" & ".join(line).replace("%", r"\%") + r" \\" for line in rows]
-    lines = [
-        r"\begin{tabular}{ll" + "r" * (len(header) - 2) + "}",
-        r"\toprule",
-        " & ".join(header) + r" \\",
-        r"\midrule",
-    ]
-    return "\n".join([*lines, *body, r"\bottomrule", r"\end{tabular}", f"% {caption(content)}", ""])
-
-
-def _line(scores: Mapping[str, Any]) -> list[str]:
-    return [_cell(scores, key) for key in COLUMNS.values()]
+    """The tables and their caption in LaTeX, for the package booktabs."""
+    text = []
+    for _, header, rows in grids(content):
+        kinds = "".join("l" if title in ("task or shift", "model") else "r" for title in header)
+        body = [" & ".join(line).replace("%", r"\%") + r" \\" for line in rows]
+        top = [rf"\begin{{tabular}}{{{kinds}}}", r"\toprule", " & ".join(header) + r" \\", r"\midrule"]
+        text += [*top, *body, r"\bottomrule", r"\end{tabular}", ""]
+    return "\n".join([*text, f"% {caption(content)}", ""])
 
 
 def _cell(scores: Mapping[str, Any], key: str) -> str:
-    score, (low, high) = scores[key], scores.get(f"{key}_ci95", (None, None))
+    score, (low, high) = scores.get(key), scores.get(f"{key}_ci95", (None, None))
     if not _known(score):
         return "-"
     if key.endswith("_defined"):

@@ -1,7 +1,9 @@
 """How fast a critic labels, all in."""
 
+import os
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -13,21 +15,38 @@ if TYPE_CHECKING:
 EPISODES = 16  # side by side, as labelling has them
 
 
-def labelling_speed(critic: "Critic", dataset: Dataset) -> dict[str, float]:
-    """Windows a second from decoded frames to values, after compilation, and the VAE's share of the time."""
+def labelling_speed(critic: "Critic", datasets: Mapping[str, Dataset]) -> dict[str, Any]:
+    """Windows a second from decoded frames to values, after compilation.
+
+    Returns:
+        windows_per_second over all datasets, vae_share of that time, cores it had, and
+        windows_per_second_by: dataset -> its own.
+    """
     from wvm_rl.model.codec import GROUP
 
-    count = min(EPISODES, len(dataset))
-    films = [
-        (dataset.frames(index, critic.camera, critic.fps)[0], dataset[index].instruction) for index in range(count)
-    ]
-    list(critic.values(films))
-    start = time.perf_counter()
-    list(critic.values(films))
-    whole = time.perf_counter() - start
-    windows = sum(len(frames) for frames, _ in films)
+    films = {name: _films(critic, dataset) for name, dataset in datasets.items()}
+    list(critic.values(next(iter(films.values()))))
+    windows = {name: sum(len(frames) for frames, _ in clips) for name, clips in films.items()}
+    seconds = {}
+    for name, clips in films.items():
+        start = time.perf_counter()
+        list(critic.values(clips))
+        seconds[name] = time.perf_counter() - start
     group = np.zeros((GROUP, 5, critic.size, critic.size, 3), np.uint8)
+    encodings = -(-next(iter(windows.values())) // GROUP)
     start = time.perf_counter()
-    for _ in range(-(-windows // GROUP)):
+    for _ in range(encodings):
         np.asarray(critic.programs.encode(critic.part("vae"), group))
-    return {"windows_per_second": windows / whole, "vae_share": (time.perf_counter() - start) / whole}
+    encoding = (time.perf_counter() - start) / (encodings * GROUP)  # s a window
+    whole, count = sum(seconds.values()), sum(windows.values())
+    return {
+        "windows_per_second": count / whole,
+        "vae_share": encoding * count / whole,
+        "cores": len(os.sched_getaffinity(0)),
+        "windows_per_second_by": {name: windows[name] / seconds[name] for name in films},
+    }
+
+
+def _films(critic: "Critic", dataset: Dataset) -> list[tuple[np.ndarray, str]]:
+    count = min(EPISODES, len(dataset))
+    return [(dataset.frames(index, critic.camera, critic.fps)[0], dataset[index].instruction) for index in range(count)]

@@ -73,6 +73,11 @@ def stratified_mean(samples: Sequence[np.ndarray], seed: int = 0) -> tuple[float
     return mean, float(found.low), float(found.high)
 
 
+def resampled(count: int, *seed: int) -> np.ndarray:
+    """How often each of `count` trajectories occurs in each bootstrap resample, [R,count] f64."""
+    return np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), RESAMPLES).astype(float)
+
+
 Pool = tuple[np.ndarray, np.ndarray, np.ndarray]  # `wvm_rl.metrics.wins` [I,J], positives [I], negatives [J]
 
 
@@ -92,11 +97,9 @@ def auroc(pools: Sequence[Pool], joint: bool, seed: int = 0) -> tuple[float, np.
     for number, (table, high, low) in enumerate(pools):
         if not (high.sum() and low.sum()):
             continue
-        rng = np.random.default_rng([seed, number])
-        rows = rng.multinomial(len(high), np.full(len(high), 1 / len(high)), RESAMPLES).astype(float)
-        columns = rows
+        rows = columns = resampled(len(high), seed, number)
         if not joint:
-            columns = rng.multinomial(len(low), np.full(len(low), 1 / len(low)), RESAMPLES).astype(float)
+            columns = resampled(len(low), seed, number, 1)
         means.append(table.sum() / (high.sum() * low.sum()))
         with np.errstate(invalid="ignore"):
             samples.append(((rows @ table) * columns).sum(1) / ((rows @ high) * (columns @ low)))

@@ -105,7 +105,7 @@ class Stages:
         self.pool_meta = {"vae": self.vae_meta, "count": config.pool}
         if config.windows != self._seen:
             self.pool_meta["windows"] = asdict(config.windows)
-        self.model_meta = {
+        self.model_meta: dict[str, Any] = {
             "pool": self.pool_meta,
             "preset": preset.shaping(),
             "pretrained": pretrained,
@@ -114,12 +114,10 @@ class Stages:
             "instructions": films.instructions,
             "text": hashlib.sha256(self.text.tobytes()).hexdigest(),
         }
+        if config.model_seed:
+            self.model_meta["model_seed"] = config.model_seed
         self.video_meta = self.model_meta | {"only": "video", "fit": _shaping(self._video_fit)}
-        options: dict[str, Any] = {
-            "video_steps": config.video_steps,
-            "frozen": config.frozen,
-            "model_seed": config.model_seed,
-        }
+        options: dict[str, Any] = {"video_steps": config.video_steps, "frozen": config.frozen}
         self.model_meta |= {name: value for name, value in options.items() if value}
 
     @property
@@ -179,7 +177,7 @@ class Stages:
         config, folder, model = self.config, self.folder("wvm", self.model_meta), self.model
         seed = config.seed + 1 + 1000 * config.model_seed
         video = self.video(pool) if config.video_steps else {}
-        batches = self._batches(pool, config.seed + 1000 * config.model_seed)
+        batches = self._batches(pool)
 
         def loss(params: Any, batch: dict[str, Any], key: Any) -> Any:
             return model.loss(params, batch, key, config.loss)
@@ -228,15 +226,16 @@ class Stages:
         def loss(params: Any, batch: dict[str, Any], key: Any) -> Any:
             return model.loss(params, batch, key, config.loss, value_too=False)
 
-        training = Training(loss, self._video_fit, config.seed + 1, self.mesh)
-        start = partial(config.pretrained.params, model, config.seed + 1, training.target)
+        seed = config.seed + 1 + 1000 * config.model_seed
+        training = Training(loss, self._video_fit, seed, self.mesh)
+        start = partial(config.pretrained.params, model, seed, training.target)
         made = self._kept(
             folder,
             lambda: fit(
                 "video",
                 training,
                 start,
-                self._batches(pool, config.seed),
+                self._batches(pool),
                 folder,
                 self.video_meta,
                 trains=lambda name: not name.startswith(VALUE),
@@ -245,8 +244,8 @@ class Stages:
         )
         return {name: value for name, value in made.items() if not name.startswith(VALUE)}
 
-    def _batches(self, pool: Pool, seed: int) -> Any:
-        size = self.config.model.batch
+    def _batches(self, pool: Pool) -> Any:
+        size, seed = self.config.model.batch, self.config.seed + 1000 * self.config.model_seed
         return lambda step: {**pool.batch(shuffled_rows(len(pool), seed, step, size)), "text": self.text}
 
     def scores(self) -> dict[str, float]:
