@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from experiments import inference
 from tests.model_toy import film, random_critic
 from wvm_rl.errors import InputError
 from wvm_rl.model.critic import FORMAT, Critic, CriticConfig
@@ -145,3 +146,14 @@ def test_fingerprint_follows_weights_and_configuration(critic):
     assert Critic(critic.config, params).fingerprint != critic.fingerprint
     other = CriticConfig(FORMAT, "tiny", "elsewhere", [], critic.config.model, critic.config.latents)
     assert Critic(other, critic.params).fingerprint != critic.fingerprint
+
+
+def test_the_study_of_readings_starts_from_the_critics_own(critic, clips, values):
+    latents, text = next(critic.programs.encoded(clips[:1]))
+    chunks = np.asarray(inference.reader(critic, inference.VARIANTS["paper"])(latents, text))
+    np.testing.assert_allclose(inference.joined(chunks, newest=False), values[0][0], atol=1e-5)
+    by_hand = np.array([[0, 0, 0.1], [0, 0.2, 0.3], [0.3, 0.4, 0.5], [0.6, 0.7, 0.8]])
+    np.testing.assert_allclose(inference.joined(by_hand, newest=False), [0.2, 1.3 / 3, 0.6, 0.8])
+    np.testing.assert_allclose(inference.joined(by_hand, newest=True), [0.3, 0.6, 0.7, 0.8])
+    sampled = np.asarray(inference.reader(critic, inference.VARIANTS["draws8"])(latents, text))
+    assert sampled.shape == chunks.shape and not np.allclose(sampled, chunks, atol=1e-4)

@@ -33,8 +33,8 @@ class ValueHead(Protocol):
             shift: Wan's timestep shift.
         """
 
-    def values(self, network: Network, prefix: Array, chunk: int, steps: int) -> Array:
-        """Values [B,h] from prefix [B]; `steps` of integration where there is something to integrate."""
+    def values(self, network: Network, prefix: Array, chunk: int, steps: int, noise: Array | None = None) -> Array:
+        """Values [B,h] from prefix [B]; where there is something to integrate, `steps` of it from noise [B,h] or 0."""
 
 
 class Flow:
@@ -49,13 +49,14 @@ class Flow:
         noisy = flow.noised(value, noise, tau).at[:, 0].set(prefix)
         return jnp.square(network(noisy, tau)[..., 0] - flow.velocity(value, noise))[:, 1:]
 
-    def values(self, network: Network, prefix: Array, chunk: int, steps: int) -> Array:
+    def values(self, network: Network, prefix: Array, chunk: int, steps: int, noise: Array | None = None) -> Array:
         given = jnp.arange(chunk) == 0
+        blank = _blank(prefix, chunk)
 
         def field(y: Array, tau: Array) -> Array:
             return jnp.where(given, 0.0, network(y, jnp.where(given, 1.0, tau) * jnp.ones_like(y))[..., 0])
 
-        return flow.euler(field, _blank(prefix, chunk), steps)
+        return flow.euler(field, blank if noise is None else jnp.where(given, blank, noise), steps)
 
 
 class Regression:
@@ -66,7 +67,7 @@ class Regression:
     def loss(self, network: Network, value: Array, prefix: Array, key: Array, shift: float) -> Array:
         return jnp.square(_read(network, prefix, value.shape[1])[..., 0] - value)[:, 1:]
 
-    def values(self, network: Network, prefix: Array, chunk: int, steps: int) -> Array:
+    def values(self, network: Network, prefix: Array, chunk: int, steps: int, noise: Array | None = None) -> Array:
         return _read(network, prefix, chunk)[..., 0].at[:, 0].set(prefix)
 
 
@@ -90,7 +91,7 @@ class HLGaussian:
         log = jax.nn.log_softmax(_read(network, prefix, value.shape[1]), axis=-1)
         return -(self.target(value) * log).sum(-1)[:, 1:]
 
-    def values(self, network: Network, prefix: Array, chunk: int, steps: int) -> Array:
+    def values(self, network: Network, prefix: Array, chunk: int, steps: int, noise: Array | None = None) -> Array:
         weights = jax.nn.softmax(_read(network, prefix, chunk), axis=-1)
         return (weights @ self.centres).at[:, 0].set(prefix)
 

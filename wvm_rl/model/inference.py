@@ -74,7 +74,7 @@ class Inference:
         self, clips: Iterable[tuple[np.ndarray, str]], batch: int = 16
     ) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
         """See `Critic.values`."""
-        waiting = self._encoded(clips)
+        waiting = self.encoded(clips)
         slots: list[_Track | None] = [None] * batch
         state = np.array(Overlap.start(batch))
         done: dict[int, Prediction] = {}
@@ -134,7 +134,7 @@ class Inference:
 
         return jax.lax.scan(window, state, context)[1]
 
-    def _encoded(self, clips: Iterable[tuple[np.ndarray, str]]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def encoded(self, clips: Iterable[tuple[np.ndarray, str]]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Current latents [F,h,w,z] and text tokens [L,D] of each episode; windows are packed across episodes."""
         pending: list[tuple[int, np.ndarray]] = []  # windows still to come and text of episodes not yet yielded
         queue = np.zeros((0, CHUNK + 1, self.model.config.size, self.model.config.size, 3), np.uint8)

@@ -146,10 +146,21 @@ class WorldValueModel:
             loss = parts["video"]
         return loss, {"loss": loss, **parts}
 
-    def values(self, params: Params, context: KeyValue, prefix: Array, text: Array, steps: int = 1) -> Array:
-        """Value chunks [B,4] in [0,1], given prefix [B] in [0,1] as first token; `steps` of Euler for the flow head."""
+    def values(
+        self,
+        params: Params,
+        context: KeyValue,
+        prefix: Array,
+        text: Array,
+        steps: int = 1,
+        noise: Array | None = None,
+    ) -> Array:
+        """Value chunks [B,4] in [0,1], given prefix [B] in [0,1] as first token.
+
+        The flow head takes `steps` of Euler from noise [B,4] or, as the paper's one step does, from its mode.
+        """
         network = self._network(self.graph.merge(params), text, context)
-        return jnp.clip((self.head.values(network, 2.0 * prefix - 1.0, CHUNK, steps) + 1.0) / 2.0, 0.0, 1.0)
+        return jnp.clip((self.head.values(network, 2.0 * prefix - 1.0, CHUNK, steps, noise) + 1.0) / 2.0, 0.0, 1.0)
 
     @staticmethod
     def _network(streams: Streams, text: Array, context: KeyValue) -> Network:

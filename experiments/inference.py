@@ -1,0 +1,163 @@
+"""What the critic's way of reading values is worth: `python -m experiments.inference critic=tiny`.
+
+PAPER.md section 3 reads a chunk with one Euler step from the mode of the noise, gives it the running mean of earlier
+predictions as prefix (0 at first), and averages the predictions of overlapping chunks. Each variant changes one of
+these and is scored on the benchmark's episodes, all from the same latents. Writes
+`experiments/results/inference.md`.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from tqdm import tqdm
+
+from envs.collect import collect
+from envs.tasks import TASKS
+from wvm_rl import cli
+from wvm_rl.bench import BenchConfig, plans
+from wvm_rl.data.episodes import Dataset
+from wvm_rl.errors import InputError
+from wvm_rl.files import atomic
+from wvm_rl.label import at_steps
+from wvm_rl.model.critic import Critic
+from wvm_rl.model.inference import Overlap
+from wvm_rl.model.layers import Array
+from wvm_rl.model.presets import CHUNK
+from wvm_rl.model.wan.transformer import KeyValue
+from wvm_rl.provenance import provenance
+from wvm_rl.scores import pooled, trajectories
+from wvm_rl.values.base import Values
+from wvm_rl.values.wvm import WvmConfig
+
+RESULT = Path(__file__).parent / "results" / "inference.md"
+SHOWN = ("hesitation_rmse", "retry_voc", "expert_voc", "failure_auroc", "lapse_auroc", "calibration_error")
+PAD = 32  # windows by which lengths differ, lest each compile anew
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One way of reading values."""
+
+    what: str
+    steps: int = 1  # of Euler
+    draws: int = 0  # of the noise, averaged; 0: its mode
+    prefixes: int = 0  # over which chunks are averaged, evenly spread over [0, 1]; 0: the running mean is the prefix
+    settled: int = 0  # times that the first chunk is read before its prefix is taken from it; 0: the prefix is 0
+    newest: bool = False  # a frame has the newest chunk's prediction that shows what follows it, no mean
+
+
+VARIANTS = {
+    "paper": Variant("one Euler step from the mode, running mean as prefix, overlaps averaged"),
+    "euler2": Variant("two Euler steps", steps=2),
+    "euler4": Variant("four Euler steps", steps=4),
+    "draws8": Variant("mean of eight draws of the noise, four Euler steps each", steps=4, draws=8),
+    "prefixes5": Variant("mean over five prefixes", prefixes=5),
+    "settled": Variant("the first prefix is the first chunk's own", settled=3),
+    "newest": Variant("no mean over overlaps", newest=True),
+}
+
+
+@dataclass
+class InferenceConfig:
+    """What to compare, and on which episodes."""
+
+    critic: str = "tiny"  # a critic shipped with this package, or the folder of one
+    variants: list[str] = field(default_factory=lambda: list(VARIANTS))
+    tasks: list[str] = field(default_factory=lambda: list(TASKS))
+    episodes: int = 77  # a task
+    seed: int = 7000  # of the collection; choices are made on it, so it is not the benchmark's
+
+    def __post_init__(self) -> None:
+        if unknown := [name for name in self.variants if name not in VARIANTS]:
+            raise InputError(f"variants has unknown {', '.join(unknown)}: choose from {', '.join(VARIANTS)}")
+
+
+def reader(critic: Critic, variant: Variant) -> Callable[[Any, Any], Array]:
+    """Function of latents [F,h,w,z] and text [L,D] -> predictions [F,3] of window t for frames t-2, t-1 and t."""
+    model, params = critic.model, critic.part("wvm")
+
+    def chunk(context: KeyValue, prefix: Array, text: Array) -> Array:
+        """[3] from the prefix."""
+        prefixes = jnp.linspace(0, 1, variant.prefixes) if variant.prefixes else prefix[None]
+        found = []
+        for draw in range(max(1, variant.draws)):
+            noise = jax.random.normal(jax.random.key(draw), (1, CHUNK)) if variant.draws else None
+            found += [model.values(params, context, one[None], text, variant.steps, noise)[0, 1:] for one in prefixes]
+        return jnp.mean(jnp.stack(found), 0)
+
+    @jax.jit
+    def read(latents: Array, text: Array) -> Array:
+        table = jnp.repeat(text[None], len(latents), 0)
+        context = model.graph.merge(params).context(latents[:, None], table)
+        context = jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0)[:, :, None], context)
+
+        def window(state: Array, here: KeyValue) -> tuple[Array, Array]:
+            values = chunk(here, Overlap.moments(state)[0][0, 0], text[None])
+            return Overlap.add(state, values[None]), values
+
+        state = Overlap.start(1)
+        prefix = jnp.zeros(())
+        for _ in range(variant.settled):
+            prefix = chunk(jax.tree.map(lambda x: x[0], context), prefix, text[None])[0]
+            state = Overlap.start(1).at[:, :, 0].set(jnp.stack([prefix, prefix**2, jnp.ones(())])[:, None])
+        return jax.lax.scan(window, state, context)[1]
+
+    return read
+
+
+def joined(chunks: np.ndarray, newest: bool) -> np.ndarray:
+    """Values [F] from predictions [F,3]: their mean over the windows that see a frame, or the last one's."""
+    frames = len(chunks)
+    total, count = np.zeros(frames), np.zeros(frames)
+    for place in reversed(range(CHUNK - 1)):
+        seen = np.arange(frames) - (CHUNK - 2 - place)
+        kept = seen >= 0
+        if newest:
+            total[seen[kept]], count[seen[kept]] = chunks[kept, place], 1
+        else:
+            np.add.at(total, seen[kept], chunks[kept, place])
+            np.add.at(count, seen[kept], 1)
+    return total / count
+
+
+def main(config: InferenceConfig) -> None:
+    """Collects what is missing, encodes it once, scores every variant."""
+    critic = WvmConfig(critic=config.critic).source().critic
+    bench = BenchConfig(models=["wvm"], tasks=config.tasks, episodes=config.episodes, seed=config.seed)
+    datasets = {task: Dataset(collect(plan)) for task, plan in plans(bench, critic.size).items()}
+
+    def films(dataset: Dataset) -> Iterator[tuple[np.ndarray, str]]:
+        for episode in tqdm(dataset, desc="encoding", unit="ep"):
+            yield dataset.frames(episode.index, critic.camera, critic.fps)[0], episode.instruction
+
+    latents = {task: list(critic.programs.encoded(films(dataset))) for task, dataset in datasets.items()}
+    lines = [f"| variant | what | {' | '.join(name.replace('_', ' ') for name in SHOWN)} |", "|---" * 8 + "|"]
+    for name in config.variants:
+        variant, rows = VARIANTS[name], []
+        read = reader(critic, variant)
+        for task, dataset in datasets.items():
+            values = []
+            for index, (latent, text) in enumerate(tqdm(latents[task], desc=f"{name} {task}", unit="ep")):
+                padded = np.concatenate([latent, np.repeat(latent[-1:], -len(latent) % PAD, 0)])
+                chunks = np.asarray(read(padded, text))[: len(latent)]
+                step = dataset.frames(index, critic.camera, critic.fps)[1]
+                found = Values(step, joined(chunks, variant.newest), None)
+                values.append(at_steps(found, dataset.lengths[index]).progress)
+            rows += trajectories(task, name, "bench", dataset, values, bench.horizon_k)
+        scores = pooled(rows)
+        cells = [f"{scores[key]:.4f} [{scores[f'{key}_ci95'][0]:.3f}, {scores[f'{key}_ci95'][1]:.3f}]" for key in SHOWN]
+        lines.append(f"| {name} | {variant.what} | {' | '.join(cells)} |")
+        print(lines[-1], flush=True)
+    origin = provenance() | {"critic": critic.fingerprint, "episodes": f"{config.episodes} a task, seed {config.seed}"}
+    with atomic(RESULT) as partial:
+        text = [f"- {name}: {value}" for name, value in origin.items()]
+        partial.write_text("\n".join(["# Ways of reading the critic", "", *lines, "", *text, ""]))
+
+
+if __name__ == "__main__":
+    cli.run(main, InferenceConfig, {})
