@@ -19,10 +19,11 @@ ROWS = 16  # of a policy call
 
 @dataclass
 class Recording:
-    """States of one rollout, from which `envs.video` renders it."""
+    """One rollout: states, from which it can be rendered, and what the policy saw and did."""
 
     model_file: str
     states: np.ndarray  # [T + 1, S] f64
+    obs: dict[str, np.ndarray]  # key -> [T, ...] f32
     actions: np.ndarray  # [T, 7] f32
     success: bool
 
@@ -223,15 +224,19 @@ class _Slot:
         self.rollout, self.step = order.rollout, 0
         self.simulation.restore(order.model_file, order.state)
         self.states, self.actions = [self.simulation.state], []
+        self.obs: list[dict[str, np.ndarray]] = []
         return self._report()
 
     def execute(self, actions: np.ndarray) -> Report:
         for action in actions:
+            recorded = self.rollout in self.job.record
+            if recorded:
+                self.obs.append(self.simulation.observations)
+                self.actions.append(action)
             self.simulation.step(action)
             self.step += 1
-            if self.rollout in self.job.record:
+            if recorded:
                 self.states.append(self.simulation.state)
-                self.actions.append(action)
             if self._done:
                 break
         return self._report()
@@ -248,6 +253,7 @@ class _Slot:
         observation = np.concatenate([known[key].ravel() for key in self.job.keys]).astype(np.float32)
         recording = None
         if self._done and self.rollout in self.job.record:
-            trace = np.stack(self.states), np.stack(self.actions)
+            obs = {key: np.stack([row[key] for row in self.obs]) for key in self.obs[0]}
+            trace = np.stack(self.states), obs, np.stack(self.actions)
             recording = Recording(self.simulation.model_file, *trace, self.simulation.success)
         return Report(self.rollout, self.step, observation, self.simulation.success, self._done, recording)

@@ -16,6 +16,7 @@ from agents.trainer import TrainerConfig
 from envs.tasks import TASKS
 from tests.conftest import needs_egl
 from wvm_rl.config import GROUPS, EvaluationConfig, TrainConfig
+from wvm_rl.data.episodes import Dataset
 from wvm_rl.errors import InputError
 from wvm_rl.runs import WandbConfig
 from wvm_rl.train import main
@@ -53,7 +54,8 @@ def start(*overrides: str, folder: Path) -> subprocess.Popen:
 def test_run_folder_holds_everything(root, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("WANDB_SILENT", "true")
     folder = tmp_path / "run"
-    main(job(root, seeds=2, wandb=WandbConfig(mode="offline")), folder)
+    keeping = EvaluationConfig(rollouts=2, workers=1, keep=1)
+    main(job(root, seeds=2, wandb=WandbConfig(mode="offline"), evaluation=keeping), folder)
     summary = json.loads((folder / "summary.json").read_text())
     assert (summary["env"], summary["agent"], summary["policy"], summary["value"]) == ("lift", "awr", "flow", "oracle")
     assert summary["rollouts"] == 4 and 0 <= summary["success_ci95"][0] <= summary["success_rate"]
@@ -67,9 +69,12 @@ def test_run_folder_holds_everything(root, tmp_path, capsys, monkeypatch):
         assert (folder / name).exists(), name
     assert list(folder.glob("wandb/offline-run-*"))
     assert "success" in capsys.readouterr().out
+    (rollout,) = Dataset(folder / "rollouts.hdf5")
+    assert (len(rollout), rollout.success) == (rows["steps"][0], rows["success"][0]) and len(rollout.obs) > 5
+    assert rollout.states.shape[0] == len(rollout) and rollout.instruction == TASKS["lift"]().instruction
 
     before = (folder / "summary.json").read_bytes()
-    main(job(root, seeds=2), folder)  # finished: shown, not run again
+    main(job(root, seeds=2, evaluation=keeping), folder)  # finished: shown, not run again
     assert "finished" in capsys.readouterr().out and (folder / "summary.json").read_bytes() == before
 
 

@@ -50,6 +50,7 @@ class EvaluationConfig:
     seed: int = 0  # of the bank of initial states and of the policy's noise
     workers: int | None = None  # processes; null: one a core
     videos: int = 0  # rollouts to film, with the critic's value drawn in
+    keep: int = 0  # rollouts of the first training seed to keep as a dataset, rollouts.hdf5
 
     def __post_init__(self):
         if self.rollouts < 1:
@@ -58,8 +59,9 @@ class EvaluationConfig:
             raise InputError(f"evaluation.seed={self.seed} must be at least 0")
         if self.workers is not None and self.workers < 1:
             raise InputError(f"evaluation.workers={self.workers} must be at least 1")
-        if not 0 <= self.videos <= self.rollouts:
-            raise InputError(f"evaluation.videos={self.videos} must lie in [0, evaluation.rollouts]")
+        for name in ("videos", "keep"):
+            if not 0 <= getattr(self, name) <= self.rollouts:
+                raise InputError(f"evaluation.{name}={getattr(self, name)} must lie in [0, evaluation.rollouts]")
 
 
 @dataclass

@@ -1,11 +1,17 @@
-"""Videos of a policy's rollouts, with the critic's value drawn in."""
+"""What is kept of a policy's rollouts: videos with the critic's value drawn in, and the episodes themselves."""
 
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
 
 from envs.camera import Camera
 from envs.rollout import Recording
 from envs.tasks import CONTROL_FREQUENCY, TaskConfig
 from envs.video import film, write_video
+from wvm_rl.data.episodes import Episode, write, write_part
+from wvm_rl.data.layout import NO_LAPSES
 from wvm_rl.values.base import ValueConfig
 from wvm_rl.values.wvm import WvmConfig
 
@@ -31,3 +37,29 @@ def films(folder: Path, task: TaskConfig, value: ValueConfig, recordings: dict[i
         outcome = "success" if recording.success else "failure"
         seconds = len(recording.states) / CONTROL_FREQUENCY
         write_video(folder / f"rollout_{number:02d}_{outcome}_{seconds:.0f}s.mp4", frames, fps, curve)
+
+
+def as_episodes(path: Path, task: TaskConfig, env_args: dict[str, Any], recordings: dict[int, Recording]) -> None:
+    """Writes recordings as a dataset without frames (`envs.render` adds any); what went wrong in them is not marked."""
+    with TemporaryDirectory(dir=path.parent) as folder:
+        parts = [Path(folder) / f"{number:06d}.hdf5" for number in recordings]
+        for index, (part, recording) in enumerate(zip(parts, recordings.values())):
+            length = len(recording.actions)
+            solved = np.zeros(length, np.float32)
+            solved[-1] = recording.success
+            write_part(
+                part,
+                Episode(
+                    index=index,
+                    instruction=task.instruction,
+                    success=recording.success,
+                    quality="expert" if recording.success else "failure",
+                    lapses=NO_LAPSES,
+                    actions=recording.actions,
+                    rewards=solved,
+                    obs=recording.obs,
+                    states=recording.states[:length],
+                    model_file=recording.model_file,
+                ),
+            )
+        write(path, parts, env_args)

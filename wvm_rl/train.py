@@ -25,7 +25,7 @@ from wvm_rl.config import GROUPS, TrainConfig, run_name
 from wvm_rl.data.episodes import Dataset
 from wvm_rl.errors import InputError
 from wvm_rl.files import exclusive
-from wvm_rl.films import FPS, films
+from wvm_rl.films import FPS, as_episodes, films
 from wvm_rl.label import label
 from wvm_rl.runs import Run, check, read_summary, show
 from wvm_rl.stats import success_interval
@@ -97,9 +97,15 @@ def pipeline(
     with run.stage("rollouts"):
         rows, recordings = evaluate(config, trained, columns)
         run.write_rows("episodes.parquet", rows)
-    if recordings:
+    filmed, kept = (
+        {number: recording for number, recording in recordings.items() if number < count}
+        for count in (config.evaluation.videos, config.evaluation.keep)
+    )
+    if filmed:
         with run.stage("videos"):
-            films(folder / "videos", config.env, config.value, recordings)
+            films(folder / "videos", config.env, config.value, filmed)
+    if kept:
+        as_episodes(folder / "rollouts.hdf5", config.env, dataset.env_args, kept)
     summary = summarise(config, columns, rows, inputs, run.seconds)
     run.finish(summary)
     return summary
@@ -125,10 +131,10 @@ def evaluate(config: TrainConfig, trained: Trained, columns: list[Columns]) -> t
             cond=config.agent.act_cond(columns[position]),
             seed=evaluation.seed,
         )
-        record = range(evaluation.videos) if position == 0 else ()
-        table, filmed = rollouts(config.env, states, act, evaluation.rollouts, workers, record=record)
+        record = range(max(evaluation.videos, evaluation.keep)) if position == 0 else ()
+        table, recorded = rollouts(config.env, states, act, evaluation.rollouts, workers, record=record)
         rows += [{"seed": seed, **row} for row in table]
-        recordings |= filmed
+        recordings |= recorded
     return rows, recordings
 
 

@@ -1,0 +1,101 @@
+"""How the critic judges a policy that learned by itself: `python -m experiments.learned_lapses critic=tiny`.
+
+Nobody scripted what goes wrong in its rollouts, so only their outcome is known: does the final value tell failures from
+successes, and does the value rise in those that succeed? For every task behaviour cloning from a few episodes with
+lapses (`wvm_rl.train`) gives a policy that often fails. Finished runs are kept. Writes
+`experiments/results/learned_lapses.md` and, beside it, the numbers.
+"""
+
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from envs.render import RenderConfig, render
+from envs.tasks import TASKS
+from experiments.cells import publish, run_module
+from wvm_rl import cli
+from wvm_rl.bench import rows_of
+from wvm_rl.data.episodes import Dataset
+from wvm_rl.errors import InputError
+from wvm_rl.provenance import provenance
+from wvm_rl.scores import pooled
+from wvm_rl.values.clock import Blind
+from wvm_rl.values.wvm import Wvm, WvmConfig
+
+RUNS, RESULTS = Path("runs/learned_lapses"), Path(__file__).parent / "results"
+SHOWN = ("failure_auroc", "expert_voc", "expert_pearson")
+HORIZON = 20  # control steps of an advantage; lapses are not marked, so none is scored
+
+
+@dataclass
+class LearnedLapsesConfig:
+    """Which tasks, and how much."""
+
+    critic: str = "tiny"  # a critic shipped with this package, or the folder of one
+    tasks: list[str] = field(default_factory=lambda: list(TASKS))
+    episodes: int = 15  # of `suboptimal` data that a policy learns from
+    updates: int = 3000  # of its training
+    rollouts: int = 40  # a task
+
+    def __post_init__(self) -> None:
+        if unknown := [task for task in self.tasks if task not in TASKS]:
+            raise InputError(f"tasks has unknown {', '.join(unknown)}: choose from {', '.join(TASKS)}")
+
+
+def rollouts(config: LearnedLapsesConfig, task: str, source: Wvm) -> Dataset:
+    """Rollouts of a policy, with the critic's frames, made once."""
+    folder = RUNS / f"{task}-{config.episodes}-{config.updates}-{config.rollouts}"
+    critic = source.critic
+    path = folder / f"seen-{critic.fingerprint[:8]}.hdf5"
+    if not path.exists():
+        data = [
+            "data=suboptimal",
+            "data.fps=0",
+            f"data.episodes={config.episodes}",
+            f"trainer.updates={config.updates}",
+        ]
+        judged = [f"evaluation.rollouts={config.rollouts}", f"evaluation.keep={config.rollouts}"]
+        settings = [f"env={task}", "agent=bc", "value=clock", *data, *judged]
+        run_module("wvm_rl.train", *settings, f"hydra.run.dir={folder}")
+        partial = path.with_suffix(".rendering.hdf5")
+        shutil.copy(folder / "rollouts.hdf5", partial)
+        render(RenderConfig(str(partial), [critic.camera], round(critic.fps), critic.size))
+        partial.rename(path)
+    return Dataset(path)
+
+
+def main(config: LearnedLapsesConfig) -> None:
+    """Makes the rollouts that are missing and scores them all."""
+    source = WvmConfig(critic=config.critic).source()
+    clips = {(task, "bench"): rollouts(config, task, source) for task in config.tasks}
+    rows = rows_of({"wvm": lambda *_: source, "clock": lambda *_: Blind("clock")}, clips, HORIZON)
+    found: dict[str, dict[str, Any]] = {}
+    for task in ["all", *config.tasks]:
+        for model in ("wvm", "clock"):
+            own = [row for row in rows if row["model"] == model and task in ("all", row["task"])]
+            found[f"{task}, {model}"] = pooled(own) | {"failures": sum(not row["success"] for row in own)}
+    lines = [
+        f"| task, model | successes | failures | {' | '.join(name.replace('_', ' ') for name in SHOWN)} |",
+        "|---" * (3 + len(SHOWN)) + "|",
+    ]
+    for name, scores in found.items():
+        cells = [f"{scores[key]:.3f} [{scores[f'{key}_ci95'][0]:.3f}, {scores[f'{key}_ci95'][1]:.3f}]" for key in SHOWN]
+        lines.append(f"| {name} | {scores['expert_trajectories']} | {scores['failures']} | {' | '.join(cells)} |")
+    table = "\n".join(lines)
+    text = (
+        f"{table}\n\nBehaviour cloning from {config.episodes} episodes, {config.updates} updates; "
+        f"critic {source.fingerprint[:12]}."
+    )
+    publish(
+        RESULTS / "learned_lapses",
+        "Rollouts of policies that learned by themselves",
+        text,
+        found,
+        {provenance()["commit"]},
+    )
+    print(table)
+
+
+if __name__ == "__main__":
+    cli.run(main, LearnedLapsesConfig, {})
