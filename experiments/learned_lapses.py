@@ -56,7 +56,7 @@ def rollouts(config: LearnedLapsesConfig, task: str, source: Wvm) -> Dataset:
             f"trainer.updates={config.updates}",
         ]
         judged = [f"evaluation.rollouts={config.rollouts}", f"evaluation.keep={config.rollouts}"]
-        settings = [f"env={task}", "agent=bc", "value=clock", *data, *judged]
+        settings = [f"env={task}", "agent=bc", "value=clock", f"trainer.updates={config.updates}", *data, *judged]
         run_module("wvm_rl.train", *settings, f"hydra.run.dir={folder}")
         partial = path.with_suffix(".rendering.hdf5")
         shutil.copy(folder / "rollouts.hdf5", partial)
