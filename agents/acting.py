@@ -20,6 +20,7 @@ def actor(
     rows: int,
     cond: np.ndarray | None = None,
     seed: int = 0,
+    guidance: float = 1.0,
 ) -> Act:
     """A function `act(obs [B,O], rollout [B], step [B]) -> actions [B, execute, A]` f32 in [-1,1], B <= rows.
 
@@ -31,6 +32,7 @@ def actor(
         rows: the fixed batch size, at least the number of live environments.
         cond: [C] to ask for (`AgentConfig.act_cond`).
         seed: evaluation seed.
+        guidance: strength of classifier-free guidance towards `cond` (`AgentConfig.strength`).
     """
     if rows < 1:
         raise InputError(f"rows={rows} of the actor must be at least 1")
@@ -47,8 +49,8 @@ def actor(
         def row(obs, rollout, step):
             rng = jax.random.fold_in(jax.random.fold_in(root, rollout), step)
             asked = None if cond is None else jnp.asarray(cond, jnp.float32)[None]
-            actions = policy.sample(params, statistics.observation(obs)[None], rng, asked)[0, : policy.execute]
-            actions = jnp.clip(statistics.action(actions), -1.0, 1.0)
+            normal = policy.sample(params, statistics.observation(obs)[None], rng, asked, guidance)[0]
+            actions = jnp.clip(statistics.action(normal[: policy.execute]), -1.0, 1.0)
             return actions.at[:, -1].set(jnp.where(actions[:, -1] < 0, -1.0, 1.0))  # the gripper is a switch
 
         return jax.vmap(row)(obs, rollout, step)

@@ -48,6 +48,16 @@ class AgentConfig:
         """Whether the columns depend on the advantages at all; if not, shuffled ones would be no null."""
         return True
 
+    @property
+    def hidden(self) -> float:
+        """Share of training samples whose condition is hidden, so that the policy also learns to do without."""
+        return 0.0
+
+    @property
+    def strength(self) -> float:
+        """Of classifier-free guidance when acting; 1 is none. Others need `hidden` samples and a policy that guides."""
+        return 1.0
+
     def act_cond(self, columns: Columns) -> np.ndarray | None:
         """Condition [C] f32 to ask for when acting; None for a method that does not condition."""
         return None
@@ -76,6 +86,12 @@ def checked(advantage: np.ndarray, values: Sequence[np.ndarray], episodes: Seque
             f"advantage of sample {int(np.argmin(np.isfinite(advantage)))} is not finite: check the values"
         )
     return advantage
+
+
+def best(advantage: np.ndarray, share: float) -> np.ndarray:
+    """Whether a sample is among the `share` with the highest advantage, [N] bool; ties with the last one are, too."""
+    kept = max(1, round(share * len(advantage)))
+    return advantage >= np.sort(advantage)[len(advantage) - kept]
 
 
 def fitting(columns: Columns, count: int) -> Columns:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from agents.base import AgentConfig, Columns, checked
+from agents.base import AgentConfig, Columns, best, checked
 from wvm_rl.errors import InputError
 
 if TYPE_CHECKING:
@@ -38,7 +38,4 @@ class FilteredBCPercentileConfig(AgentConfig):
             raise InputError(f"agent.keep={self.keep} must be above 0 and at most 1: 0.7 is the paper's")
 
     def columns(self, advantage: np.ndarray, values: Sequence[np.ndarray], episodes: Sequence["Episode"]) -> Columns:
-        advantage = checked(advantage, values, episodes)
-        kept = max(1, round(self.keep * len(advantage)))
-        threshold = np.sort(advantage)[len(advantage) - kept]
-        return Columns(weight=(advantage >= threshold).astype(np.float32))
+        return Columns(weight=best(checked(advantage, values, episodes), self.keep).astype(np.float32))

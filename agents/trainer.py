@@ -79,6 +79,7 @@ def train(
     config: TrainerConfig,
     seeds: Sequence[int],
     folder: Path | str | None = None,
+    hidden: float = 0.0,
     on_metrics: Callable[[dict[str, float]], None] | None = None,
     progress: bool = True,
 ) -> Trained:
@@ -87,6 +88,7 @@ def train(
     Args:
         columns: weights and conditions, one a seed.
         folder: where checkpoints go; training resumes there, bit for bit. None saves nothing.
+        hidden: share of samples whose condition is hidden (`AgentConfig.hidden`).
         on_metrics: called after every interval with `step`, and `loss, grad_norm, ess_fraction, learning_rate`
             averaged over the interval and the seeds, and `updates_per_second` (all seeds together, compilation apart).
 
@@ -100,7 +102,7 @@ def train(
     fitted = [fitting(each, len(data.obs)) for each in columns]
     weight, cond = jax.tree.map(lambda *each: jnp.asarray(np.stack(each)), *fitted)  # [S,N], [S,N,C] or None
     spec = Spec(data.obs.shape[1], data.actions.shape[1], 0 if cond is None else cond.shape[2])
-    trainer = _trainer(_Constant(policy), _Constant(config), spec)
+    trainer = _trainer(_Constant(policy), _Constant(config), spec, hidden)
     keys = jnp.asarray(seeds, jnp.uint32)
     abstract = jax.eval_shape(trainer.init, keys)
     stored = {"state": abstract, "statistics": statistics}
@@ -109,6 +111,7 @@ def train(
         "trainer": dataclasses.asdict(config),
         "seeds": list(seeds),
         "data": _fingerprint(data, weight, cond),
+        **({"hidden": hidden} if hidden else {}),
     }
     found = checkpoint.restore(folder, stored, meta) if folder is not None else None
     state, step = (found[0]["state"], found[1]) if found else (trainer.init(keys), 0)
@@ -153,15 +156,15 @@ class _Constant:
 
 
 @cache
-def _trainer(policy: _Constant, config: _Constant, spec: Spec) -> "_Trainer":
-    return _Trainer(policy.config, config.config, spec)
+def _trainer(policy: _Constant, config: _Constant, spec: Spec, hidden: float) -> "_Trainer":
+    return _Trainer(policy.config, config.config, spec, hidden)
 
 
 class _Trainer:
     """The pure functions of one training: `init` and `run`, batched over seeds."""
 
-    def __init__(self, policy: PolicyConfig, config: TrainerConfig, spec: Spec):
-        self.policy, self.config, self.spec = policy, config, spec
+    def __init__(self, policy: PolicyConfig, config: TrainerConfig, spec: Spec, hidden: float = 0.0):
+        self.policy, self.config, self.spec, self.hidden = policy, config, spec, hidden
         warmup = min(config.warmup, config.updates // 2)
         self.schedule = optax.warmup_cosine_decay_schedule(0.0, config.learning_rate, warmup, config.updates)
         self.optimiser = optax.chain(
@@ -204,7 +207,11 @@ class _Trainer:
         """One gradient update of one seed."""
         index, rng = draw(seed, state["step"], len(data.obs), self.config.batch)
         actions, valid = gather(data, index, self.policy.horizon)
-        batch = Batch(data.obs[index], actions, valid, None if cond is None else cond[index])
+        known = None
+        if self.hidden:
+            rng, mask = jax.random.split(rng)
+            known = jax.random.bernoulli(mask, 1 - self.hidden, (len(index),)).astype(jnp.float32)
+        batch = Batch(data.obs[index], actions, valid, None if cond is None else cond[index], known)
         w = weight[index]
         loss, gradient = jax.value_and_grad(lambda p: weighted_mean(w, self.policy.loss(p, batch, rng)))(
             state["params"]

@@ -11,7 +11,9 @@ from agents import AGENTS
 from agents.awr import AWRConfig
 from agents.base import Columns, effective_fraction
 from agents.bc import BCConfig
+from agents.cfg import CFGConfig
 from agents.filtered_bc import FilteredBCBinaryConfig, FilteredBCPercentileConfig
+from agents.rabc import RABCConfig
 from agents.rcp import RCPConfig, quantiles_by_value, returns
 from tests.agents_toy import episodes, values
 from wvm_rl.errors import InputError
@@ -53,11 +55,33 @@ def test_limits_are_bc_bit_for_bit(config, advantage):
     np.testing.assert_array_equal(weights(config, advantage), weights(BCConfig(), advantage))
 
 
-def test_only_rcp_conditions():
+def test_rabc_by_hand():
+    """mean 0.1 and deviation 0.1 of the advantages: the soft weight runs from 0 at -0.1 to 1 at 0.3."""
+    advantage = np.array([0.2, 0.0, 0.2, 0.0, 0.2, 0.0, 0.2, 0.0, 0.2, 0.0])
+    np.testing.assert_allclose(weights(RABCConfig(kappa=0.1), advantage), [1, 0.25] * 5, atol=1e-5)
+    np.testing.assert_allclose(weights(RABCConfig(kappa=0.2), advantage), [0.75, 0.25] * 5, atol=1e-5)
+    assert weights(RABCConfig(), advantage - 0.1)[1] == 0
+    moving = np.where(ADVANTAGE == 0, 0.01, ADVANTAGE)
+    np.testing.assert_array_equal(
+        weights(RABCConfig(kappa=0.0), moving), weights(FilteredBCBinaryConfig(), moving)
+    )  # without ties a filter
+
+
+def test_cfg_marks_the_optimal_and_hides_some():
+    columns = CFGConfig().columns(ADVANTAGE, VALUES, TOY)
+    np.testing.assert_array_equal(columns.cond[:, 0] > 0, ADVANTAGE >= 0)
+    np.testing.assert_array_equal(columns.weight, 1)
+    share = CFGConfig(optimal=0.4).columns(ADVANTAGE, VALUES, TOY).cond[:, 0]
+    np.testing.assert_array_equal(share > 0, weights(FilteredBCPercentileConfig(keep=0.4)))
+    assert CFGConfig(drop=0.2).hidden == 0.2 and CFGConfig(guidance=3.0).strength == 3.0
+    assert (AWRConfig().hidden, AWRConfig().strength) == (0.0, 1.0)
+
+
+def test_only_rcp_and_cfg_condition():
     for name, config in AGENTS.items():
         columns = config().columns(ADVANTAGE, VALUES, TOY)
         asked = config().act_cond(columns)
-        assert (columns.cond is None) == (asked is None) == (name != "rcp")
+        assert (columns.cond is None) == (asked is None) == (name not in ("rcp", "cfg"))
 
 
 def test_rcp_ranks_within_similar_value():
@@ -117,6 +141,10 @@ def test_misfits_are_refused(name, advantage, per_episode, message):
         (AWRConfig, {"tau": float("nan")}),
         (FilteredBCPercentileConfig, {"keep": 0.0}),
         (FilteredBCPercentileConfig, {"keep": 1.1}),
+        (RABCConfig, {"kappa": -1.0}),
+        (CFGConfig, {"drop": 0.0}),
+        (CFGConfig, {"optimal": 1.0}),
+        (CFGConfig, {"guidance": float("inf")}),
         (RCPConfig, {"condition": "value"}),
         (RCPConfig, {"bins": 1}),
         (RCPConfig, {"ask": 2.0}),

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from agents.base import Columns
+from agents.cfg import CFGConfig
 from agents.policies.base import Spec
 from agents.policies.flow import FlowConfig
 from agents.policies.gaussian import GaussianConfig
@@ -21,10 +22,10 @@ MODES = np.where(RNG.random(2000) < 0.5, -1.0, 1.0)
 NOISE = 0.1 * RNG.normal(size=(2000, 2))
 
 
-def fit(policy, obs, actions, columns=None):
+def fit(policy, obs, actions, columns=None, hidden=0.0):
     data, statistics = single_steps(obs, actions)
     columns = columns or Columns(np.ones(len(obs), np.float32))
-    return train(policy, data, statistics, [columns], CONFIG, (0,), progress=False).seed(0)
+    return train(policy, data, statistics, [columns], CONFIG, (0,), hidden=hidden, progress=False).seed(0)
 
 
 def bimodal():
@@ -73,6 +74,21 @@ def test_rcp_acts_like_the_better_mode():
     np.testing.assert_allclose(good.mean(0), [1, -0.5], atol=0.15)
     np.testing.assert_allclose(bad.mean(0), [-1, 0.5], atol=0.15)
     assert (good[:, 0] > 0).mean() > 0.97
+
+
+def test_hidden_optimality_leaves_both_modes_and_guidance_finds_the_better():
+    """Actions of the better mode are optimal; asked without knowing, both come; guided, the better one alone."""
+    policy, config = FlowConfig(**SMALL), CFGConfig(drop=0.3)
+    obs, actions = bimodal()
+    optimal = np.where(MODES > 0, 1.0, -1.0).astype(np.float32)[:, None]
+    columns = Columns(np.ones(2000, np.float32), optimal)
+    params = fit(policy, obs, actions, columns, config.hidden)
+    asked = jnp.full((500, 1), 0.7)
+    cond = jnp.broadcast_to(config.act_cond(columns), (500, 1))
+    rng = jax.random.key(1)
+    both = np.asarray(policy.sample(params, asked, rng))[:, 0, 0] > 0
+    better = np.asarray(policy.sample(params, asked, rng, cond, config.strength))[:, 0, 0] > 0
+    assert 0.3 < both.mean() < 0.7 and better.mean() > 0.97
 
 
 def test_guidance_mixes_with_the_unconditioned_velocity():

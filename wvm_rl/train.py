@@ -42,6 +42,8 @@ def main(config: TrainConfig, folder: Path) -> None:
         raise InputError(f"data.fps={fps}: value=wvm reads {wanted:g} frames a second")
     if config.value.shuffle and not config.agent.reads_advantage:
         raise InputError("value.shuffle=true: this agent does not read advantages, shuffled ones would change nothing")
+    if config.agent.strength != 1.0 and not config.policy.guides:
+        raise InputError(f"agent.guidance={config.agent.strength:g} needs policy=flow: only a flow can be guided")
     view: dict[str, Any] = (
         {"camera": source.critic.camera, "size": source.critic.size} if isinstance(source, Wvm) else {}
     )
@@ -92,6 +94,7 @@ def pipeline(
             config.trainer,
             seeds,
             folder / "checkpoints",
+            hidden=config.agent.hidden,
             on_metrics=lambda metrics: run.log("policy", metrics),
         )
     with run.stage("rollouts"):
@@ -130,6 +133,7 @@ def evaluate(config: TrainConfig, trained: Trained, columns: list[Columns]) -> t
             rows=ROWS,
             cond=config.agent.act_cond(columns[position]),
             seed=evaluation.seed,
+            guidance=config.agent.strength,
         )
         record = range(max(evaluation.videos, evaluation.keep)) if position == 0 else ()
         table, recorded = rollouts(config.env, states, act, evaluation.rollouts, workers, record=record)

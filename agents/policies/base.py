@@ -23,12 +23,17 @@ class Spec(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """obs [B,O], actions [B,H,A], valid [B,H] (0 past the episode's end), cond [B,C] or None; all f32."""
+    """A batch of samples, all f32.
+
+    obs [B,O], actions [B,H,A], valid [B,H] (0 past the episode's end), cond [B,C] or None, and known [B], 0 where the
+    condition is hidden; None: it is known everywhere.
+    """
 
     obs: Any
     actions: Any
     valid: Any
     cond: Any = None
+    known: Any = None
 
 
 @dataclass
@@ -54,6 +59,11 @@ class PolicyConfig:
             raise InputError(
                 f"policy.execute={self.execute} exceeds policy.horizon={self.horizon}: a chunk has only horizon actions"
             )
+
+    @property
+    def guides(self) -> bool:
+        """Whether `sample` knows a guidance other than 1."""
+        return False
 
     def init(self, rng: Any, spec: Spec) -> Params:
         raise NotImplementedError

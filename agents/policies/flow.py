@@ -28,6 +28,10 @@ class FlowConfig(PolicyConfig):
         if self.steps < 1:
             raise InputError(f"policy.steps={self.steps} must be at least 1: 10 is the default")
 
+    @property
+    def guides(self) -> bool:
+        return True
+
     def init(self, rng: Any, spec: Spec) -> Params:
         """Parameters for `spec`."""
         chunk = self.horizon * spec.action
@@ -41,7 +45,7 @@ class FlowConfig(PolicyConfig):
         eps = jax.random.normal(eps_rng, y.shape)
         tau = jax.random.uniform(tau_rng, (count, 1))
         noised = tau[..., None] * y + (1 - tau[..., None]) * eps
-        cond = network.conditioning(params, batch.cond, count)
+        cond = network.conditioning(params, batch.cond, count, batch.known)
         return chunk_mean((self._velocity(params, noised, tau, batch.obs, cond) - (y - eps)) ** 2, batch.valid)
 
     def sample(self, params: Params, obs: Any, rng: Any, cond: Any = None, guidance: float = 1.0) -> Any:

@@ -35,7 +35,7 @@ class GaussianConfig(PolicyConfig):
 
     def loss(self, params: Params, batch: Batch, rng: Any) -> Any:
         """Negative log-likelihood [B], mean over the chunk's valid steps and action dimensions."""
-        mean, log_std = self._moments(params, batch.obs, batch.cond)
+        mean, log_std = self._moments(params, batch.obs, batch.cond, batch.known)
         error = 0.5 * ((batch.actions - mean) / jnp.exp(log_std)) ** 2 + log_std + 0.5 * jnp.log(2 * jnp.pi)
         return chunk_mean(error, batch.valid)
 
@@ -46,9 +46,9 @@ class GaussianConfig(PolicyConfig):
         mean, log_std = self._moments(params, obs, cond)
         return mean + self.temperature * jnp.exp(log_std) * jax.random.normal(rng, mean.shape)
 
-    def _moments(self, params: Params, obs: Any, cond: Any) -> tuple[Any, Any]:
+    def _moments(self, params: Params, obs: Any, cond: Any, known: Any = None) -> tuple[Any, Any]:
         """Mean and log deviation, each [B,H,A]; the log deviation is squashed into [log min_std, log MAX_STD]."""
-        inputs = jnp.concatenate([obs, network.conditioning(params, cond, len(obs))], -1)
+        inputs = jnp.concatenate([obs, network.conditioning(params, cond, len(obs), known)], -1)
         mean, raw = jnp.split(network.apply(params, inputs), 2, -1)
         low, high = np.log(self.min_std), np.log(MAX_STD)
         log_std = low + (high - low) * jax.nn.sigmoid(raw)

@@ -39,17 +39,21 @@ def apply(params: Params, x: Any) -> Any:
     return _linear(params["outer"], _norm(params["scale"], h))
 
 
-def conditioning(params: Params, cond: Any, batch: int) -> Any:
-    """Condition and a flag that it is known, [B, C+1]; zeros where `cond` is None; [B, 0] for unconditioned networks.
+def conditioning(params: Params, cond: Any, batch: int, known: Any = None) -> Any:
+    """Condition and a flag that it is known, [B, C+1]; [B, 0] for unconditioned networks.
 
     `params["cond"]`, [C], is the learned stand-in for an unknown condition; networks without condition lack it.
+
+    Args:
+        cond: [B,C]; None: unknown.
+        known: [B], 0 where it is hidden; None: nowhere.
     """
     if "cond" not in params:
         return jnp.zeros((batch, 0))
     if cond is None:
-        stand_in = jnp.broadcast_to(params["cond"], (batch, params["cond"].shape[0]))
-        return jnp.concatenate([stand_in, jnp.zeros((batch, 1))], -1)
-    return jnp.concatenate([cond, jnp.ones((batch, 1))], -1)
+        cond, known = jnp.zeros((batch, len(params["cond"]))), jnp.zeros(batch)
+    flag = jnp.ones((batch, 1)) if known is None else known[:, None]
+    return jnp.concatenate([flag * cond + (1 - flag) * params["cond"], flag], -1)
 
 
 def _dense(rng: Any, inputs: int, outputs: int) -> Params:
