@@ -14,6 +14,7 @@ from wvm_rl.metrics import bench_truth
 from wvm_rl.values import VALUES
 from wvm_rl.values.base import ValueConfig
 from wvm_rl.values.clock import ClockConfig
+from wvm_rl.values.noisy import NoisyConfig
 from wvm_rl.values.oracle import OracleConfig, truth
 from wvm_rl.values.success import SuccessConfig
 from wvm_rl.values.wvm import Wvm, WvmConfig
@@ -53,6 +54,28 @@ def test_oracle_refuses_data_without_a_record(tmp_path):
     foreign = dataset(tmp_path / "f.hdf5", [episode()], {"env_kwargs": {"control_freq": 20}})
     with pytest.raises(InputError, match=r"f\.hdf5.*value=oracle.*expert_steps"):
         list(OracleConfig().source().values(foreign))
+
+
+def test_noise_bias_and_lag_spoil_the_oracle(tmp_path):
+    data = dataset(tmp_path / "d.hdf5", [episode(index, 4000, [("retry", 1000, 1199)]) for index in range(2)])
+
+    def values(**settings):
+        return [each.value for each in NoisyConfig(**settings).source().values(data)]
+
+    true = next(iter(OracleConfig().source().values(data))).value
+    np.testing.assert_array_equal(values(noise=0.0)[0], true)
+    late = values(noise=0.0, lag=0.5)[0]
+    np.testing.assert_array_equal(late[10:], true[:-10])
+    np.testing.assert_allclose(values(noise=0.0, bias=1.0)[0], np.linspace(0, 1, 4000), atol=1e-6)
+    noisy, other = values(noise=0.02, memory=0.5)
+    error = (noisy - true)[500:3500]
+    assert np.std(error) == pytest.approx(0.02, rel=0.2) and not np.allclose(noisy, other)
+    assert np.corrcoef(error[10:], error[:-10])[0, 1] == pytest.approx(np.exp(-1), abs=0.15)
+    np.testing.assert_array_equal(next(iter(NoisyConfig(noise=0.02).source().values(data, 1))).value, other)
+    prints = {NoisyConfig(**each).source().fingerprint for each in ({}, {"lag": 1.0}, {"seed": 1}, {"horizon_k": 9})}
+    assert len(prints) == 3
+    with pytest.raises(InputError, match=r"value\.bias=2"):
+        NoisyConfig(bias=2)
 
 
 def test_clock_and_success(tmp_path):
