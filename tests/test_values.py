@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from tests.synthetic import ENV_ARGS, Brightness, dataset, episode
@@ -14,6 +15,7 @@ from wvm_rl.metrics import bench_truth
 from wvm_rl.values import VALUES
 from wvm_rl.values.base import ValueConfig
 from wvm_rl.values.clock import ClockConfig
+from wvm_rl.values.file import FileConfig
 from wvm_rl.values.noisy import NoisyConfig
 from wvm_rl.values.oracle import OracleConfig, truth
 from wvm_rl.values.success import SuccessConfig
@@ -76,6 +78,27 @@ def test_noise_bias_and_lag_spoil_the_oracle(tmp_path):
     assert len(prints) == 3
     with pytest.raises(InputError, match=r"value\.bias=2"):
         NoisyConfig(bias=2)
+
+
+def test_progress_of_others_is_read_as_lerobot_writes_it(tmp_path):
+    data = dataset(tmp_path / "d.hdf5", [episode(0, 41), episode(1, 21)])
+    rows = [(0, 0, 0.0), (0, 1, None), (0, 2, 0.4), (1, 1, 1.5)]
+    table = pd.DataFrame(rows, columns=["episode_index", "frame_index", "progress_sparse"])
+    path = tmp_path / "theirs.parquet"
+    table.to_parquet(path)
+    first, second = FileConfig(path=str(path), fps=1.0).source().values(data)
+    np.testing.assert_array_equal(first.step, [0, 40])  # twenty control steps a second, no value at the second frame
+    np.testing.assert_allclose([*first.value, *second.value], [0, 0.4, 1])
+    assert label(data, FileConfig(path=str(path), fps=1.0).source(), progress=False)[0][20] == pytest.approx(0.2)
+    for settings, message in (
+        ({"fps": 0.5}, "must differ and lie within its 41 control steps"),
+        ({"column": "progress_dense"}, "lacks column progress_dense"),
+    ):
+        with pytest.raises(InputError, match=message):
+            list(FileConfig(path=str(path), **settings).source().values(data))
+    table[:3].to_parquet(path)
+    with pytest.raises(InputError, match=r"no rows of episode 1 of .*d\.hdf5"):
+        list(FileConfig(path=str(path)).source().values(data))
 
 
 def test_clock_and_success(tmp_path):

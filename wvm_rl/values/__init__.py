@@ -2,6 +2,7 @@
 
 from wvm_rl.values.base import ValueConfig
 from wvm_rl.values.clock import ClockConfig
+from wvm_rl.values.file import FileConfig
 from wvm_rl.values.noisy import NoisyConfig
 from wvm_rl.values.oracle import OracleConfig
 from wvm_rl.values.success import SuccessConfig
@@ -13,4 +14,5 @@ VALUES: dict[str, type[ValueConfig]] = {
     "noisy": NoisyConfig,
     "clock": ClockConfig,
     "success": SuccessConfig,
+    "file": FileConfig,
 }

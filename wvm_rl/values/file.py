@@ -1,22 +1,92 @@
-"""Values that were predicted elsewhere, read from a parquet file.
+"""Values that were predicted elsewhere, read from parquet files. Frames may be left out: values are interpolated.
 
-One row a predicted frame, in columns `task, clip, episode, frame, value`: the task's and the clip's name and the
-episode's number as `python -m wvm_rl.bench export=<folder>` names them, the frame's number in its video, and a value
-in [0,1]. Frames may be left out: values between are interpolated.
+For the benchmark one row a predicted frame, in columns `task, clip, episode, frame, value`: the task's and the clip's
+name and the episode's number as `python -m wvm_rl.bench export=<folder>` names them, the frame's number in its video,
+and a value in [0,1]. For one dataset, as `value=file`, LeRobot's columns `episode_index, frame_index` and a progress
+in [0,1], empty where there is none.
 """
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from omegaconf import MISSING
 
 from wvm_rl.data.episodes import Dataset
 from wvm_rl.errors import InputError
-from wvm_rl.values.base import Values
+from wvm_rl.values.base import ValueConfig, Values
 
 COLUMNS = ("task", "clip", "episode", "frame", "value")
+
+
+def _table(path: Path, columns: Sequence[str], value: str) -> pd.DataFrame:
+    """The columns of a parquet file; empty values are left to the caller, others must be finite.
+
+    Raises:
+        InputError: no such file, a column is missing, or a value is infinite.
+    """
+    try:
+        table = pd.read_parquet(path)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read as parquet ({str(error).splitlines()[0]})") from error
+    if missing := [column for column in columns if column not in table]:
+        raise InputError(f"{path} lacks column {missing[0]}: it needs {', '.join(columns)}")
+    if np.isinf(table[value].to_numpy(float)).any():
+        raise InputError(f"{path}: column {value} has numbers that are not finite: remove those rows")
+    return table
+
+
+@dataclass
+class FileConfig(ValueConfig):
+    """Anyone's progress of a dataset's episodes, as LeRobot writes it for RA-BC."""
+
+    path: str = MISSING  # parquet file
+    column: str = "progress_sparse"  # that holds the progress
+    fps: float | None = None  # frames a second that frame_index counts; null: control steps
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.fps is not None and not 0 < self.fps < float("inf"):
+            raise InputError(f"value.fps={self.fps} must be above 0 frames a second")
+
+    def source(self) -> "Progress":
+        return Progress(self)
+
+
+class Progress:
+    """Values of one dataset's episodes from a file.
+
+    Raises:
+        InputError: no such file, a column is missing, or a value is infinite.
+    """
+
+    name = "file"
+
+    def __init__(self, config: FileConfig):
+        self.config, self.path = config, Path(config.path).expanduser()
+        table = _table(self.path, ("episode_index", "frame_index", config.column), config.column)
+        known = table[table[config.column].notna()]
+        self._rows = {int(key): rows.sort_values("frame_index") for key, rows in known.groupby("episode_index")}
+        digest = hashlib.sha256(self.path.read_bytes()).hexdigest()
+        self.fingerprint = f"{digest} {config.column} {config.fps}"
+
+    def values(self, dataset: Dataset, start: int = 0) -> Iterator[Values]:
+        for index in range(start, len(dataset)):
+            rows, length = self._rows.get(index), dataset.lengths[index]
+            if rows is None:
+                raise InputError(f"{self.path} has no rows of episode {index} of {dataset.path}")
+            frame = rows["frame_index"].to_numpy(float)
+            scale = dataset.control_freq / self.config.fps if self.config.fps else 1.0
+            step = np.round(frame * scale).astype(np.int32)
+            if step.min() < 0 or step.max() >= length or len(np.unique(step)) < len(step):
+                raise InputError(
+                    f"{self.path}: frames of episode {index} must differ and lie within its {length} control steps; "
+                    "set value.fps to the frames a second that frame_index counts"
+                )
+            yield Values(step, np.clip(rows[self.config.column].to_numpy(np.float32), 0, 1))
 
 
 class Predictions:
@@ -28,13 +98,8 @@ class Predictions:
 
     def __init__(self, name: str, path: Path | str):
         self.name, self.path = name, Path(path).expanduser()
-        try:
-            table = pd.read_parquet(self.path)
-        except (OSError, ValueError) as error:
-            raise InputError(f"{self.path}: cannot be read as parquet ({str(error).splitlines()[0]})") from error
-        if missing := [column for column in COLUMNS if column not in table]:
-            raise InputError(f"{self.path} lacks column {missing[0]}: it needs {', '.join(COLUMNS)}")
-        if not np.isfinite(table["value"].to_numpy(float)).all():
+        table = _table(self.path, COLUMNS, "value")
+        if table["value"].isna().any():
             raise InputError(f"{self.path}: column value has numbers that are not finite: remove those rows")
         self._rows = {key: rows.sort_values("frame") for key, rows in table.groupby(["task", "clip", "episode"])}
         self._digest = hashlib.sha256(self.path.read_bytes()).hexdigest()
