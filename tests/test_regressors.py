@@ -8,7 +8,8 @@ import pytest
 from tests.synthetic import ENV_ARGS, dataset, episode
 from wvm_rl.data.windows import Film, WindowsConfig, progress
 from wvm_rl.errors import InputError
-from wvm_rl.values.regressors import CONTEXT, Films, Frame, RegressorConfig, State, Video, rewound, so_far
+from wvm_rl.values.iql import IQLConfig
+from wvm_rl.values.regressors import CONTEXT, STATE, Films, Frame, RegressorConfig, State, Video, rewound, so_far
 
 SHORT = RegressorConfig(steps=120, batch=16, learning_rate=3e-3)
 
@@ -79,3 +80,25 @@ def test_settings_out_of_range_are_refused():
     for wrong in ({"steps": 1}, {"batch": 0}, {"learning_rate": 0.0}):
         with pytest.raises(InputError, match=next(iter(wrong))):
             replace(SHORT, **wrong)
+
+
+def test_implicit_q_learning_finds_the_way_to_success(tmp_path):
+    """On a line, steps forward end in success and steps back do not: V rises to the goal, and with the expectile."""
+
+    def walk(index, length, direction):
+        made = episode(index, length, success=direction > 0, quality="expert" if direction > 0 else "failure")
+        place = 0.5 + direction * np.linspace(0, 0.5, length, dtype=np.float32)
+        return replace(made, obs=dict.fromkeys(STATE, place[:, None]), actions=np.full((length, 7), direction, "f4"))
+
+    data = dataset(tmp_path / "d.hdf5", [walk(index, 20, 1 if index % 2 else -1) for index in range(6)])
+    short = IQLConfig(discount=0.9, steps=1500, batch=64, target=0.05)
+    low, high = ([each.value for each in replace(short, expectile=tau).source().values(data)] for tau in (0.5, 0.95))
+    forward, back = high[1], high[0]
+    assert (np.diff(forward) > -0.02).all() and forward[-1] > 0.8 and back[-1] < 0.1
+    np.testing.assert_allclose(forward[-1 - np.arange(5)], 0.9 ** np.arange(5), atol=0.12)
+    assert low[0][0] < high[0][0]  # at the start half of the data goes each way
+    with pytest.raises(InputError, match=r"value\.expectile=1"):
+        IQLConfig(expectile=1.0)
+    bare = dataset(tmp_path / "bare.hdf5", [episode(0, 20)])
+    with pytest.raises(InputError, match="lacks robot0_eef_pos, which value=iql reads"):
+        list(IQLConfig().source().values(bare))

@@ -1,0 +1,36 @@
+"""Settings of a classical critic, see `wvm_rl.values.qlearning`."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from wvm_rl.errors import InputError
+from wvm_rl.values.base import ValueConfig
+
+if TYPE_CHECKING:
+    from wvm_rl.values.qlearning import IQL
+
+
+@dataclass
+class IQLConfig(ValueConfig):
+    """Implicit Q-learning from states: a critic that learns from outcomes instead of from videos of experts."""
+
+    discount: float = 0.995  # a control step; a success 10 s away is worth 0.37
+    expectile: float = 0.7  # tau: above 0.5 V leans to the better actions of the data
+    steps: int = 10_000  # updates
+    batch: int = 256
+    learning_rate: float = 1e-3
+    target: float = 0.005  # share by which the targets of Q follow it at every update
+    seed: int = 0
+
+    def __post_init__(self):
+        super().__post_init__()
+        for name in ("discount", "expectile", "target"):
+            if not 0 < getattr(self, name) < 1:
+                raise InputError(f"value.{name}={getattr(self, name)} must lie in (0, 1)")
+        if min(self.steps, self.batch) < 1 or self.learning_rate <= 0 or self.seed < 0:
+            raise InputError("value.steps, batch and learning_rate must be positive, value.seed at least 0")
+
+    def source(self) -> "IQL":
+        from wvm_rl.values.qlearning import IQL  # the other sources need no JAX
+
+        return IQL(self)

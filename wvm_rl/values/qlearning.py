@@ -1,0 +1,135 @@
+"""A classical critic for comparison: implicit Q-learning from simulator states (Kostrikov et al. 2021, 2110.06169).
+
+With a reward of 1 on success and a discount, V(s) is in [0,1]: the discounted chance of success when going on like the
+better part of the data. Eq. 5-7:
+
+    L_V = E |tau - 1[u < 0]| u^2,  u = min_i Q^_i(s,a) - V(s)
+    L_Q = E (r + discount V(s') - Q_i(s,a))^2
+
+It learns from the very dataset that it values, one state at a time; an episode's end is final, also of a failure.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import asdict
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+from tqdm import tqdm
+
+from wvm_rl.data.episodes import Dataset
+from wvm_rl.errors import InputError
+from wvm_rl.model.layers import Array
+from wvm_rl.model.weights import Graph, Params
+from wvm_rl.values.base import Values
+from wvm_rl.values.iql import IQLConfig
+from wvm_rl.values.regressors import STATE, StateNet
+
+SCAN = 100  # updates a compiled call
+
+
+class IQL:
+    """V(s) of implicit Q-learning; learns when values are first asked of it."""
+
+    name = "iql"
+
+    def __init__(self, config: IQLConfig):
+        self.config = config
+        shaping = {name: value for name, value in asdict(config).items() if name not in ("horizon_k", "shuffle")}
+        self.fingerprint = hashlib.sha256(json.dumps([1, shaping], sort_keys=True).encode()).hexdigest()
+
+    def values(self, dataset: Dataset, start: int = 0) -> Iterator[Values]:
+        data, lengths = transitions(dataset), dataset.lengths
+        graph, params = fitted(self.config, data)
+        value = np.asarray(jax.jit(lambda state: graph.merge(params)(state))(data["state"]))
+        ends = np.cumsum(lengths)
+        for index in range(start, len(dataset)):
+            own = value[ends[index] - lengths[index] : ends[index]]
+            yield Values(np.arange(lengths[index], dtype=np.int32), own.astype(np.float32))
+
+
+def transitions(dataset: Dataset) -> dict[str, np.ndarray]:
+    """Every control step: standardised state [N,S], action [N,A], row of the next state [N], reward and end [N].
+
+    Raises:
+        InputError: an episode lacks observations of the simulator's state.
+    """
+    states, actions, following, reward, end, count = [], [], [], [], [], 0
+    for episode in dataset:
+        if missing := [key for key in STATE if key not in episode.obs]:
+            raise InputError(f"{dataset.path}: episode {episode.index} lacks {missing[0]}, which value=iql reads")
+        length = len(episode)
+        states.append(np.concatenate([episode.obs[key] for key in STATE], 1))
+        actions.append(episode.actions)
+        following.append(count + np.minimum(np.arange(length) + 1, length - 1))
+        last = np.arange(length) == length - 1
+        reward.append(last * float(episode.success))
+        end.append(last)
+        count += length
+    state = np.concatenate(states).astype(np.float32)
+    return {
+        "state": (state - state.mean(0)) / (state.std(0) + 1e-3),
+        "action": np.concatenate(actions),
+        "next": np.concatenate(following),
+        "reward": np.concatenate(reward).astype(np.float32),
+        "end": np.concatenate(end).astype(np.float32),
+    }
+
+
+def fitted(config: IQLConfig, data: dict[str, np.ndarray]) -> tuple[Graph, Params]:
+    """V, as its graph and parameters.
+
+    Raises:
+        InputError: the loss is not finite.
+    """
+    size, actions = data["state"].shape[1], data["action"].shape[1]
+    v, q = Graph(partial(_net, size)), Graph(partial(_net, size + actions))
+    params: dict[str, Any] = {"v": v.init(config.seed), "q": [q.init(config.seed + number) for number in (1, 2)]}
+    state = {
+        "params": params,
+        "target": jax.tree.map(jnp.copy, params["q"]),
+        "optimiser": (optimiser := optax.adam(config.learning_rate)).init(params),
+    }
+    held = jax.tree.map(jnp.asarray, data)
+
+    def loss(params: dict[str, Any], target: list[Params], index: Array) -> Array:
+        here, ahead = held["state"][index], held["state"][held["next"][index]]
+        both = jnp.concatenate([here, held["action"][index]], 1)
+        best = jnp.minimum(*(q.merge(each)(both) for each in target))
+        gap = best - v.merge(params["v"])(here)
+        value = jnp.mean(jnp.where(gap < 0, 1 - config.expectile, config.expectile) * gap**2)
+        future = jax.lax.stop_gradient(v.merge(params["v"])(ahead)) * (1 - held["end"][index])
+        goal = held["reward"][index] + config.discount * future
+        return value + sum(jnp.mean((q.merge(each)(both) - goal) ** 2) for each in params["q"])
+
+    @partial(jax.jit, donate_argnums=0)
+    def advance(state: dict[str, Any], keys: Array) -> tuple[dict[str, Any], Array]:
+        def update(state: dict[str, Any], key: Array) -> tuple[dict[str, Any], Array]:
+            index = jax.random.randint(key, (config.batch,), 0, len(data["state"]))
+            error, gradient = jax.value_and_grad(loss)(state["params"], state["target"], index)
+            change, optimiser_state = optimiser.update(gradient, state["optimiser"])
+            params = optax.apply_updates(state["params"], change)
+            target = optax.incremental_update(params["q"], state["target"], config.target)
+            return {"params": params, "target": target, "optimiser": optimiser_state}, error
+
+        return jax.lax.scan(update, state, keys)
+
+    keys = jax.random.split(jax.random.key(config.seed), config.steps)
+    with tqdm(total=config.steps, desc="implicit Q-learning", unit="step", mininterval=2.0) as bar:
+        for at in range(0, config.steps, SCAN):
+            state, errors = advance(state, keys[at : at + SCAN])
+            if not np.isfinite(errors).all():
+                raise InputError(f"the loss of value=iql is not finite at step {at}: lower value.learning_rate")
+            bar.update(len(errors))
+            bar.set_postfix(loss=f"{float(errors[-1]):.2e}", refresh=False)
+    return v, state["params"]["v"]
+
+
+def _net(inputs: int, rngs: nnx.Rngs) -> StateNet:
+    return StateNet(inputs, rngs=rngs)
