@@ -32,6 +32,10 @@ class AWRConfig(AgentConfig):
         if not 0 < self.clip < float("inf"):
             raise InputError(f"agent.clip={self.clip} must be above 0: 2 is the paper's")
 
+    @property
+    def knob(self) -> tuple[str, float, float]:
+        return "tau", 0.0, 1e4
+
     def columns(self, advantage: np.ndarray, values: Sequence[np.ndarray], episodes: Sequence["Episode"]) -> Columns:
         exponent = self.tau * checked(advantage, values, episodes)
         weight = np.exp(np.minimum(exponent, np.log(self.clip)))  # minimum first: no overflow

@@ -49,6 +49,11 @@ class AgentConfig:
         return True
 
     @property
+    def knob(self) -> tuple[str, float, float] | None:
+        """Setting that changes how many samples count, and its extremes (`agents.matching`); None if there is none."""
+        return None
+
+    @property
     def hidden(self) -> float:
         """Share of training samples whose condition is hidden, so that the policy also learns to do without."""
         return 0.0

@@ -37,5 +37,9 @@ class FilteredBCPercentileConfig(AgentConfig):
         if not 0 < self.keep <= 1:
             raise InputError(f"agent.keep={self.keep} must be above 0 and at most 1: 0.7 is the paper's")
 
+    @property
+    def knob(self) -> tuple[str, float, float]:
+        return "keep", 1e-6, 1.0
+
     def columns(self, advantage: np.ndarray, values: Sequence[np.ndarray], episodes: Sequence["Episode"]) -> Columns:
         return Columns(weight=best(checked(advantage, values, episodes), self.keep).astype(np.float32))

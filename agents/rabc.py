@@ -32,6 +32,10 @@ class RABCConfig(AgentConfig):
         if not 0 <= self.kappa < float("inf"):
             raise InputError(f"agent.kappa={self.kappa} must be 0 or more: 0.01 is LeRobot's, 0 keeps what gains")
 
+    @property
+    def knob(self) -> tuple[str, float, float]:
+        return "kappa", 0.0, 2.0
+
     def columns(self, advantage: np.ndarray, values: Sequence[np.ndarray], episodes: Sequence["Episode"]) -> Columns:
         advantage = checked(advantage, values, episodes)
         mean, deviation = max(advantage.mean(), 0.0), max(advantage.std(), EPSILON)

@@ -13,6 +13,7 @@ from agents.base import Columns, effective_fraction
 from agents.bc import BCConfig
 from agents.cfg import CFGConfig
 from agents.filtered_bc import FilteredBCBinaryConfig, FilteredBCPercentileConfig
+from agents.matching import matched
 from agents.rabc import RABCConfig
 from agents.rcp import RCPConfig, quantiles_by_value, returns
 from tests.agents_toy import episodes, values
@@ -75,6 +76,28 @@ def test_cfg_marks_the_optimal_and_hides_some():
     np.testing.assert_array_equal(share > 0, weights(FilteredBCPercentileConfig(keep=0.4)))
     assert CFGConfig(drop=0.2).hidden == 0.2 and CFGConfig(guidance=3.0).strength == 3.0
     assert (AWRConfig().hidden, AWRConfig().strength) == (0.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("config", "ess"), [(AWRConfig(), 0.8), (FilteredBCPercentileConfig(), 0.3), (RABCConfig(), 0.7)]
+)
+def test_knobs_are_solved_for_one_effective_sample_size(config, ess):
+    toy = episodes((300, 200))
+    advantage = np.random.default_rng(0).normal(0.05, 0.1, 500)
+    found = matched(config, ess, advantage, values(toy), toy)
+    assert effective_fraction(found.columns(advantage, values(toy), toy).weight) == pytest.approx(ess, abs=0.02)
+    with pytest.raises(InputError, match=r"match_ess=1.5 must be"):
+        matched(config, 1.5, advantage, values(toy), toy)
+
+
+def test_sizes_out_of_reach_are_refused():
+    with pytest.raises(InputError, match="BCConfig has no knob"):
+        matched(BCConfig(), 0.5, ADVANTAGE, VALUES, TOY)
+    with pytest.raises(InputError, match=r"match_ess=0.05 is out of reach: agent.tau gives 0.\d+ to 1.00"):
+        matched(AWRConfig(), 0.05, ADVANTAGE, VALUES, TOY)
+    tied = np.array([1.0] * 5 + [0.0] * 5)
+    with pytest.raises(InputError, match=r"match_ess=0.7 falls between ties: the nearest of agent.keep gives"):
+        matched(FilteredBCPercentileConfig(), 0.7, tied, VALUES, TOY)
 
 
 def test_only_rcp_and_cfg_condition():

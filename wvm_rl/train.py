@@ -12,22 +12,19 @@ import numpy as np
 from omegaconf import OmegaConf
 
 from agents.acting import actor
-from agents.base import Columns, effective_fraction
+from agents.base import effective_fraction
 from agents.chunks import build
 from agents.trainer import Trained, train
 from envs.bank import bank
-from envs.collect import CollectConfig, collect, dataset_path
+from envs.collect import CollectConfig, dataset_path
 from envs.rollout import ROWS, Recording, rollouts
 from envs.tasks import POLICY_KEYS
 from wvm_rl import cli, figures
-from wvm_rl.advantage import advantage, shuffled
 from wvm_rl.config import GROUPS, TrainConfig, run_name
-from wvm_rl.data.episodes import Dataset
-from wvm_rl.errors import InputError
 from wvm_rl.files import exclusive
-from wvm_rl.films import FPS, as_episodes, films
-from wvm_rl.label import label
+from wvm_rl.films import as_episodes, films
 from wvm_rl.runs import Run, check, read_summary, show
+from wvm_rl.samples import Samples, collection, prepared
 from wvm_rl.stats import success_interval
 from wvm_rl.values.base import Source
 from wvm_rl.values.wvm import Wvm
@@ -35,28 +32,8 @@ from wvm_rl.values.wvm import Wvm
 
 def main(config: TrainConfig, folder: Path) -> None:
     """Runs the job, continues an interrupted one, or shows a finished one."""
-    source, data = config.value.source(), config.data
-    wanted = source.critic.fps if isinstance(source, Wvm) else 0
-    fps = data.fps if data.fps is not None else round(wanted) or FPS
-    if fps < wanted:
-        raise InputError(f"data.fps={fps}: value=wvm reads {wanted:g} frames a second")
-    if config.value.shuffle and not config.agent.reads_advantage:
-        raise InputError("value.shuffle=true: this agent does not read advantages, shuffled ones would change nothing")
-    if config.agent.strength != 1.0 and not config.policy.guides:
-        raise InputError(f"agent.guidance={config.agent.strength:g} needs policy=flow: only a flow can be guided")
-    view: dict[str, Any] = (
-        {"camera": source.critic.camera, "size": source.critic.size} if isinstance(source, Wvm) else {}
-    )
-    settings = CollectConfig(
-        env=config.env,
-        recipe=data.recipe,
-        episodes=data.episodes,
-        seed=data.seed,
-        fps=fps,
-        root=data.root,
-        workers=data.workers,
-        **view,
-    )
+    source = config.value.source()
+    settings = collection(config, source)
     inputs = {"episodes": dataset_path(settings).name, "values": source.fingerprint}
     check(folder, described(config), inputs)
     with exclusive(folder / "run"):
@@ -74,31 +51,23 @@ def pipeline(
     run = Run.open(folder, described(config), config.wandb, inputs)
     if isinstance(source, Wvm):
         run.mirror_text("critic", source.critic.card)
-    with run.stage("episodes"):
-        dataset = Dataset(collect(settings))
-        episodes = list(dataset)
-    with run.stage("values"):
-        values = label(dataset, source)
-        delta = advantage(values, config.value.horizon_k)
-    seeds = range(config.seed, config.seed + config.seeds)
-    deltas = [shuffled(delta, seed) for seed in seeds] if config.value.shuffle else [delta] * len(seeds)
-    columns = [config.agent.columns(each, values, episodes) for each in deltas]
-    figures.summary(folder / "figures", dataset, values)
+    samples = prepared(config, settings, source, run.stage)
+    figures.summary(folder / "figures", samples.dataset, samples.values)
     with run.stage("policy"):
-        arrays, statistics = build(episodes, POLICY_KEYS)
+        arrays, statistics = build(samples.episodes, POLICY_KEYS)
         trained = train(
             config.policy,
             arrays,
             statistics,
-            columns,
+            samples.columns,
             config.trainer,
-            seeds,
+            range(config.seed, config.seed + config.seeds),
             folder / "checkpoints",
-            hidden=config.agent.hidden,
+            hidden=samples.agent.hidden,
             on_metrics=lambda metrics: run.log("policy", metrics),
         )
     with run.stage("rollouts"):
-        rows, recordings = evaluate(config, trained, columns)
+        rows, recordings = evaluate(config, trained, samples)
         run.write_rows("episodes.parquet", rows)
     filmed, kept = (
         {number: recording for number, recording in recordings.items() if number < count}
@@ -108,8 +77,8 @@ def pipeline(
         with run.stage("videos"):
             films(folder / "videos", config.env, config.value, filmed)
     if kept:
-        as_episodes(folder / "rollouts.hdf5", config.env, dataset.env_args, kept)
-    summary = summarise(config, columns, rows, inputs, run.seconds)
+        as_episodes(folder / "rollouts.hdf5", config.env, samples.dataset.env_args, kept)
+    summary = summarise(config, samples, rows, inputs, run.seconds)
     run.finish(summary)
     return summary
 
@@ -120,7 +89,7 @@ def described(config: TrainConfig) -> dict[str, Any]:
     return {"choices": choices, **asdict(config)}
 
 
-def evaluate(config: TrainConfig, trained: Trained, columns: list[Columns]) -> tuple[list[dict], dict[int, Recording]]:
+def evaluate(config: TrainConfig, trained: Trained, samples: Samples) -> tuple[list[dict], dict[int, Recording]]:
     """Rolls out every training seed from the same initial states: rows of `episodes.parquet`, and recordings."""
     evaluation, rows, recordings = config.evaluation, [], {}
     workers = evaluation.workers or os.cpu_count() or 1
@@ -131,9 +100,9 @@ def evaluate(config: TrainConfig, trained: Trained, columns: list[Columns]) -> t
             trained.seed(position),
             trained.statistics,
             rows=ROWS,
-            cond=config.agent.act_cond(columns[position]),
+            cond=samples.agent.act_cond(samples.columns[position]),
             seed=evaluation.seed,
-            guidance=config.agent.strength,
+            guidance=samples.agent.strength,
         )
         record = range(max(evaluation.videos, evaluation.keep)) if position == 0 else ()
         table, recorded = rollouts(config.env, states, act, evaluation.rollouts, workers, record=record)
@@ -143,12 +112,13 @@ def evaluate(config: TrainConfig, trained: Trained, columns: list[Columns]) -> t
 
 
 def summarise(
-    config: TrainConfig, columns: list[Columns], rows: list[dict], inputs: dict[str, str], seconds: dict[str, float]
+    config: TrainConfig, samples: Samples, rows: list[dict], inputs: dict[str, str], seconds: dict[str, float]
 ) -> dict[str, Any]:
     """The content of `summary.json`."""
     success, in_budget = (
         np.reshape([row[name] for row in rows], (config.seeds, -1)) for name in ("success", "success_in_budget")
     )
+    columns, knob = samples.columns, samples.agent.knob
     times = [row["seconds"] for row in rows if row["success"]]
     return {
         "env": config.env.name,
@@ -165,6 +135,7 @@ def summarise(
         "success_in_budget": float(np.mean(in_budget)),
         "success_in_budget_ci95": success_interval(in_budget),
         "median_seconds_to_success": float(np.median(times)) if times else None,
+        "knob": {knob[0]: getattr(samples.agent, knob[0])} if knob else {},
         "samples": len(columns[0].weight),
         "kept_fraction": float(np.mean([each.weight > 0 for each in columns])),
         "ess_fraction": float(np.mean([effective_fraction(each.weight) for each in columns])),

@@ -1,0 +1,68 @@
+"""What a method would learn from, by hand."""
+
+import json
+
+import numpy as np
+import pytest
+
+from agents.awr import AWRConfig
+from agents.base import Columns
+from agents.bc import BCConfig
+from agents.cfg import CFGConfig
+from tests.synthetic import dataset, episode
+from tests.test_train import job
+from wvm_rl import inspect
+from wvm_rl.advantage import advantage
+from wvm_rl.inspect import favour, inspected, kinds, warning
+from wvm_rl.samples import Samples
+
+HORIZON = 5
+
+
+@pytest.fixture
+def samples(tmp_path):
+    """Three episodes of 100 steps, each still for 20, under values that see it."""
+    data = dataset(tmp_path / "d.hdf5", [episode(index, 100, [("hesitation", 40, 59)]) for index in range(3)])
+    value = np.interp(np.arange(100), [0, 40, 60, 99], [0, 0.5, 0.5, 1])
+    values = [value] * 3
+    delta = advantage(values, HORIZON)
+
+    def of(agent):
+        return Samples(data, list(data), values, delta, agent, [agent.columns(delta, values, list(data))])
+
+    return of
+
+
+def test_a_samples_kind_is_that_of_its_chunk(samples):
+    found = kinds(samples(BCConfig()).episodes[0], HORIZON)
+    assert (found[:36] == "progress").all() and (found[36:40] == "edge").all()
+    assert (found[40:56] == "hesitation").all() and (found[56:60] == "edge").all() and (found[60:] == "progress").all()
+
+
+def test_weights_are_split_by_kind(samples):
+    awr = samples(AWRConfig())
+    found = inspected(awr, HORIZON)
+    assert found["auroc"] > 0.98 and found["knob"] == {"tau": 10.0} and warning(found, awr.columns[0]) is None
+    still = found["kinds"]["hesitation"]
+    assert (still["share"], still["mean_weight"]) == pytest.approx((0.16, 1.0))
+    assert found["kinds"]["progress"]["mean_weight"] > 1.2
+    assert sum(row["share_of_weight"] for row in found["kinds"].values()) == pytest.approx(1)
+
+
+def test_no_information_is_warned_of(samples):
+    bc, cfg = samples(BCConfig()), samples(CFGConfig(optimal=0.5))
+    assert "favoured alike" in warning(inspected(bc, HORIZON), bc.columns[0])
+    assert inspected(cfg, HORIZON)["auroc"] > 0.7  # by what it is conditioned on
+    rng = np.random.default_rng(0)
+    noise = Columns(rng.random(300).astype(np.float32))
+    cfg.columns[0] = noise
+    assert "no better than by chance" in warning(inspected(cfg, HORIZON), noise)
+    assert favour(noise) is noise.weight
+
+
+def test_the_command_draws_before_any_training(tmp_path, capsys):
+    inspect.main(job(tmp_path, match_ess=0.9), tmp_path / "run")
+    found = json.loads((tmp_path / "run" / "inspect.json").read_text())
+    assert found["ess_fraction"] == pytest.approx(0.9, abs=0.02) and found["knob"]["tau"] != 10
+    assert (tmp_path / "run" / "figures" / "weights.png").exists()
+    assert "effective sample size 90%" in capsys.readouterr().out

@@ -1,0 +1,129 @@
+"""What a method would learn from, before any training: `python -m wvm_rl.inspect agent=awr env=can data=suboptimal`.
+
+Takes the settings of `wvm_rl.train`. Prints the effective sample size, how much weight falls on what kind of sample,
+and how well it tells progress from lapses; draws the weights' histogram. A sample's kind is that of the K control
+steps over which its advantage is taken: progress, a lapse's kind, or an edge that has both.
+"""
+
+import sys
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from omegaconf import OmegaConf
+from rich.console import Console
+from rich.table import Table
+
+from agents.base import Columns, effective_fraction
+from wvm_rl import cli, figures
+from wvm_rl.config import GROUPS, TrainConfig, run_name
+from wvm_rl.data.episodes import KINDS, Episode
+from wvm_rl.metrics import advantage_labels, wins
+from wvm_rl.runs import write_json
+from wvm_rl.samples import Samples, collection, prepared
+from wvm_rl.stats import auroc, interval
+
+PROGRESS, EDGE = "progress", "edge"
+CHANCE = 0.5
+
+
+def kinds(episode: Episode, horizon: int) -> np.ndarray:
+    """Kind of each control step's chunk, [T] of str."""
+    steps = np.arange(len(episode))
+    found = np.full(len(episode), EDGE, dtype=object)
+    found[advantage_labels(len(episode), episode.lapses, steps, horizon) == 0] = PROGRESS
+    for number, kind in enumerate(KINDS):
+        own = episode.lapses[episode.lapses[:, 0] == number]
+        if len(own):
+            found[advantage_labels(len(episode), own, steps, horizon) == 1] = kind
+    return found
+
+
+def favour(columns: Columns) -> np.ndarray:
+    """How much a sample is favoured, [N]: its weight, or what it is conditioned on where all weigh the same."""
+    if columns.cond is not None and np.ptp(columns.weight) == 0:
+        return columns.cond[:, 0]
+    return columns.weight
+
+
+def inspected(samples: Samples, horizon: int) -> dict[str, Any]:
+    """Effective sample size, AUROC of progress against lapses with its interval, and shares by kind of sample."""
+    columns = samples.columns[0]
+    score = favour(columns)
+    labels = np.concatenate([kinds(episode, horizon) for episode in samples.episodes])
+    ends = np.cumsum([len(episode) for episode in samples.episodes])[:-1]
+    high, low = (
+        [each[np.isin(kind, wanted)] for each, kind in zip(np.split(score, ends), np.split(labels, ends))]
+        for wanted in ([PROGRESS], list(KINDS))
+    )
+    counts = np.array([len(each) for each in high]), np.array([len(each) for each in low])
+    area, resampled = auroc([(wins(high, low), *counts)], joint=True)
+    present = [name for name in (PROGRESS, EDGE, *KINDS) if (labels == name).any()]
+    knob = samples.agent.knob
+    return {
+        "samples": len(score),
+        "ess_fraction": effective_fraction(columns.weight),
+        "knob": {knob[0]: getattr(samples.agent, knob[0])} if knob else {},
+        "auroc": area,
+        "auroc_ci95": list(interval(resampled)),
+        "kinds": {
+            name: {
+                "share": float((labels == name).mean()),
+                "mean_weight": float(columns.weight[labels == name].mean()),
+                "mean_favour": float(score[labels == name].mean()),
+                "share_of_weight": float(columns.weight[labels == name].sum() / columns.weight.sum()),
+            }
+            for name in present
+        },
+    }
+
+
+def warning(found: dict[str, Any], columns: Columns) -> str | None:
+    """What speaks against training on this, if anything does."""
+    if np.ptp(favour(columns)) == 0:
+        return "all samples are favoured alike: the values carry no ranking information for this method"
+    if found["auroc_ci95"][0] <= CHANCE:  # false where no lapse is recorded
+        return f"progress is told from lapses no better than by chance (AUROC {found['auroc']:.2f})"
+    return None
+
+
+def show(found: dict[str, Any]) -> None:
+    """Prints the findings."""
+    table = Table(title="samples by what their next control steps are")
+    for column in ("kind", "share of samples", "mean weight", "mean favour", "share of weight"):
+        table.add_column(column, justify="left" if column == "kind" else "right")
+    for name, row in found["kinds"].items():
+        table.add_row(name, *(f"{row[key]:.2f}" for key in ("share", "mean_weight", "mean_favour", "share_of_weight")))
+    console = Console(soft_wrap=True)
+    console.print(table)
+    knob = "".join(f", agent.{name}={value:.4g}" for name, value in found["knob"].items())
+    console.print(f"effective sample size {found['ess_fraction']:.0%} of {found['samples']}{knob}")
+    low, high = found["auroc_ci95"]
+    known = f"{found['auroc']:.3f} [{low:.3f}, {high:.3f}]" if np.isfinite(found["auroc"]) else "no lapse is recorded"
+    console.print(f"AUROC of favour, progress against lapses: {known}")
+
+
+def main(config: TrainConfig, folder: Path) -> None:
+    """Prints and draws; leaves `inspect.json` and `figures/weights.png`."""
+
+    def stage(name: str) -> AbstractContextManager[None]:
+        print(f"== {name}", flush=True)
+        return nullcontext()
+
+    source = config.value.source()
+    samples = prepared(config, collection(config, source), source, stage)
+    found = inspected(samples, config.value.horizon_k)
+    show(found)
+    if message := warning(found, samples.columns[0]):
+        print(f"warning: {message}", file=sys.stderr)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / "inspect.json", found | {"warning": message})
+    labels = np.concatenate([kinds(episode, config.value.horizon_k) for episode in samples.episodes])
+    figures.weights(folder / "figures" / "weights.png", favour(samples.columns[0]), labels)
+    print(f"{folder}/figures/weights.png")
+
+
+if __name__ == "__main__":
+    OmegaConf.register_new_resolver("run_name", run_name)
+    cli.run(main, TrainConfig, GROUPS, run_dir="runs/inspect-${run_name:}")
