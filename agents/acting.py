@@ -1,16 +1,30 @@
-"""Acting with a trained policy: raw observations in, raw actions out, each row a pure function of its own keys."""
+"""Acting with trained policies: raw observations in, raw actions out, each row a pure function of its own keys."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from agents.chunks import Statistics
-from agents.policies.base import Params, PolicyConfig
+from agents.policies.base import Constant, Params, PolicyConfig
 from wvm_rl.errors import InputError
 
 Act = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a policy is asked for when acting.
+
+    cond: [C] f32 (`AgentConfig.act_cond`), or None. guidance: strength of classifier-free guidance towards it.
+    """
+
+    cond: np.ndarray | None = None
+    guidance: float = 1.0
 
 
 def actor(
@@ -18,9 +32,8 @@ def actor(
     params: Params,
     statistics: Statistics,
     rows: int,
-    cond: np.ndarray | None = None,
+    asked: Asked = Asked(),
     seed: int = 0,
-    guidance: float = 1.0,
 ) -> Act:
     """A function `act(obs [B,O], rollout [B], step [B]) -> actions [B, execute, A]` f32 in [-1,1], B <= rows.
 
@@ -30,30 +43,19 @@ def actor(
     Args:
         params: of one seed (`Trained.seed`).
         rows: the fixed batch size, at least the number of live environments.
-        cond: [C] to ask for (`AgentConfig.act_cond`).
         seed: evaluation seed.
-        guidance: strength of classifier-free guidance towards `cond` (`AgentConfig.strength`).
     """
     if rows < 1:
         raise InputError(f"rows={rows} of the actor must be at least 1")
     trained = params["cond"].shape[0] if "cond" in params else 0
-    if cond is not None and np.shape(cond) != (trained,):
-        raise InputError(f"condition of shape {np.shape(cond)} does not fit a policy trained with {trained} of them")
+    if asked.cond is not None and np.shape(asked.cond) != (trained,):
+        shape = np.shape(asked.cond)
+        raise InputError(f"condition of shape {shape} does not fit a policy trained with {trained} of them")
     statistics = jax.tree.map(jnp.asarray, statistics)
     size = len(statistics.obs_mean)
-
-    @jax.jit
-    def batched(params, obs, rollout, step):
-        root = jax.random.key(seed)
-
-        def row(obs, rollout, step):
-            rng = jax.random.fold_in(jax.random.fold_in(root, rollout), step)
-            asked = None if cond is None else jnp.asarray(cond, jnp.float32)[None]
-            normal = policy.sample(params, statistics.observation(obs)[None], rng, asked, guidance)[0]
-            actions = jnp.clip(statistics.action(normal[: policy.execute]), -1.0, 1.0)
-            return actions.at[:, -1].set(jnp.where(actions[:, -1] < 0, -1.0, 1.0))  # the gripper is a switch
-
-        return jax.vmap(row)(obs, rollout, step)
+    cond = None if asked.cond is None else jnp.asarray(asked.cond, jnp.float32)
+    guided = {} if asked.guidance == 1.0 else {"guidance": jnp.float32(asked.guidance)}
+    batched = _program(Constant(policy))
 
     def act(obs: np.ndarray, rollout: np.ndarray, step: np.ndarray) -> np.ndarray:
         count = len(obs)
@@ -69,6 +71,58 @@ def actor(
         padded[:count] = obs
         keys = np.zeros((2, rows), np.uint32)
         keys[:, :count] = rollout, step
-        return np.asarray(batched(params, padded, *keys))[:count]
+        return np.asarray(batched(params, statistics, padded, *keys, jnp.uint32(seed), cond, **guided))[:count]
+
+    return act
+
+
+@cache
+def _program(policy: Constant) -> Any:
+    """The compiled function that all policies of one configuration share."""
+    sample, execute = policy.config.sample, policy.config.execute
+
+    @jax.jit
+    def batched(params, statistics, obs, rollout, step, seed, cond, guidance=1.0):
+        root = jax.random.key(seed)
+
+        def row(obs, rollout, step):
+            rng = jax.random.fold_in(jax.random.fold_in(root, rollout), step)
+            normal = sample(
+                params, statistics.observation(obs)[None], rng, None if cond is None else cond[None], guidance
+            )[0]
+            actions = jnp.clip(statistics.action(normal[:execute]), -1.0, 1.0)
+            return actions.at[:, -1].set(jnp.where(actions[:, -1] < 0, -1.0, 1.0))  # the gripper is a switch
+
+        return jax.vmap(row)(obs, rollout, step)
+
+    return batched
+
+
+def together(acts: Sequence[Act], count: int, rows: int) -> Act:
+    """Several policies as one: rollouts p*count .. (p+1)*count - 1 are those of policy p.
+
+    Rollout r of a policy stands in row r % rows of its calls, as when it acts alone: its actions are the same, bit for
+    bit.
+    """
+
+    def act(obs: np.ndarray, rollout: np.ndarray, step: np.ndarray) -> np.ndarray:
+        policy, inner = np.divmod(np.asarray(rollout), count)
+        result: np.ndarray | None = None
+        left = list(range(len(obs)))
+        while left:
+            first = left[0]
+            batch: dict[int, int] = {}  # row -> position
+            for position in left:
+                if policy[position] == policy[first]:
+                    batch.setdefault(int(inner[position]) % rows, position)
+            here, there = list(batch), list(batch.values())
+            padded, keys = np.zeros((rows, obs.shape[1]), np.float32), np.zeros((2, rows), np.int64)
+            padded[here], keys[0, here], keys[1, here] = obs[there], inner[there], np.asarray(step)[there]
+            actions = acts[policy[first]](padded, *keys)
+            result = np.zeros((len(obs), *actions.shape[1:]), np.float32) if result is None else result
+            result[there] = actions[here]
+            left = [position for position in left if position not in set(there)]
+        assert result is not None
+        return result
 
     return act

@@ -17,10 +17,12 @@ class Columns(NamedTuple):
 
     weight: [N] f32 >= 0, factor of the sample's loss; 0 filters it out.
     cond: [N,C] f32 or None, what the policy is conditioned on beside the observation.
+    hidden: share of training samples whose condition is hidden, so that the policy also learns to do without.
     """
 
     weight: np.ndarray
     cond: np.ndarray | None = None
+    hidden: float = 0.0
 
 
 @dataclass
@@ -54,13 +56,8 @@ class AgentConfig:
         return None
 
     @property
-    def hidden(self) -> float:
-        """Share of training samples whose condition is hidden, so that the policy also learns to do without."""
-        return 0.0
-
-    @property
     def strength(self) -> float:
-        """Of classifier-free guidance when acting; 1 is none. Others need `hidden` samples and a policy that guides."""
+        """Of classifier-free guidance when acting; others than 1, none, need hidden conditions and a flow."""
         return 1.0
 
     def act_cond(self, columns: Columns) -> np.ndarray | None:
@@ -121,7 +118,7 @@ def fitting(columns: Columns, count: int) -> Columns:
         raise InputError(
             f"conditions have shape {cond.shape}, expected [{count}, C], finite: compute the columns again"
         )
-    return Columns(weight, cond)
+    return Columns(weight, cond, columns.hidden)
 
 
 def effective_fraction(weight: np.ndarray) -> float:

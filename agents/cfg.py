@@ -39,10 +39,6 @@ class CFGConfig(AgentConfig):
             raise InputError(f"agent.guidance={self.guidance} must be 0 or more: 1 asks for optimal actions")
 
     @property
-    def hidden(self) -> float:
-        return self.drop
-
-    @property
     def strength(self) -> float:
         return self.guidance
 
@@ -50,7 +46,7 @@ class CFGConfig(AgentConfig):
         advantage = checked(advantage, values, episodes)
         optimal = best(advantage, self.optimal) if self.optimal else advantage >= 0
         cond = np.where(optimal, 1.0, -1.0).astype(np.float32)[:, None]
-        return Columns(weight=np.ones(len(advantage), np.float32), cond=cond)
+        return Columns(weight=np.ones(len(advantage), np.float32), cond=cond, hidden=self.drop)
 
     def act_cond(self, columns: Columns) -> np.ndarray | None:
         return np.ones(1, np.float32)

@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from agents.base import Columns, fitting
 from agents.chunks import Data, Statistics, gather
-from agents.policies.base import Batch, Params, PolicyConfig, Spec
+from agents.policies.base import Batch, Constant, Params, PolicyConfig, Spec
 from wvm_rl import checkpoint
 from wvm_rl.errors import InputError
 
@@ -79,30 +79,33 @@ def train(
     config: TrainerConfig,
     seeds: Sequence[int],
     folder: Path | str | None = None,
-    hidden: float = 0.0,
     on_metrics: Callable[[dict[str, float]], None] | None = None,
     progress: bool = True,
 ) -> Trained:
     """Minimises the weighted loss of Eq. E.5 from each seed.
 
+    Weights are data: policies of several methods train in one program, as long as all are conditioned or none is.
+
     Args:
         columns: weights and conditions, one a seed.
+        seeds: of each policy; those of different columns may be equal.
         folder: where checkpoints go; training resumes there, bit for bit. None saves nothing.
-        hidden: share of samples whose condition is hidden (`AgentConfig.hidden`).
         on_metrics: called after every interval with `step`, and `loss, grad_norm, ess_fraction, learning_rate`
             averaged over the interval and the seeds, and `updates_per_second` (all seeds together, compilation apart).
 
     Raises:
         InputError: columns that do not fit the data, a foreign checkpoint, or a loss that is not finite.
     """
-    if not seeds or len(set(seeds)) != len(seeds) or not all(0 <= seed < 2**32 for seed in seeds):
-        raise InputError(f"seeds={list(seeds)} must be different numbers between 0 and 2^32 - 1, at least one")
+    if not seeds or not all(0 <= seed < 2**32 for seed in seeds):
+        raise InputError(f"seeds={list(seeds)} must be numbers between 0 and 2^32 - 1, at least one")
     if len(columns) != len(seeds):
         raise InputError(f"columns of {len(columns)} seeds do not fit {len(seeds)} seeds: give one a seed")
     fitted = [fitting(each, len(data.obs)) for each in columns]
-    weight, cond = jax.tree.map(lambda *each: jnp.asarray(np.stack(each)), *fitted)  # [S,N], [S,N,C] or None
+    if len({each.cond is None for each in fitted}) > 1:
+        raise InputError("conditioned and unconditioned policies are different programs: train them apart")
+    weight, cond, hidden = jax.tree.map(lambda *each: jnp.asarray(np.stack(each), jnp.float32), *fitted)
     spec = Spec(data.obs.shape[1], data.actions.shape[1], 0 if cond is None else cond.shape[2])
-    trainer = _trainer(_Constant(policy), _Constant(config), spec, hidden)
+    trainer = _trainer(Constant(policy), Constant(config), spec)
     keys = jnp.asarray(seeds, jnp.uint32)
     abstract = jax.eval_shape(trainer.init, keys)
     stored = {"state": abstract, "statistics": statistics}
@@ -110,17 +113,16 @@ def train(
         "policy": {"name": type(policy).__name__, **dataclasses.asdict(policy)},
         "trainer": dataclasses.asdict(config),
         "seeds": list(seeds),
-        "data": _fingerprint(data, weight, cond),
-        **({"hidden": hidden} if hidden else {}),
+        "data": _fingerprint(data, weight, cond, hidden),
     }
     found = checkpoint.restore(folder, stored, meta) if folder is not None else None
     state, step = (found[0]["state"], found[1]) if found else (trainer.init(keys), 0)
     with tqdm(total=config.updates, initial=step, desc="policy", unit="update", disable=not progress) as bar:
         while step < config.updates:
             count = min(config.interval, config.updates - step)
-            run = trainer.compiled(count, state, keys, data, weight, cond)
+            run = trainer.compiled(count, state, keys, data, weight, cond, hidden)
             start = time.perf_counter()
-            state, traces = run(state, keys, data, weight, cond)
+            state, traces = run(state, keys, data, weight, cond, hidden)
             metrics = _summary(traces, step, seeds)
             metrics["updates_per_second"] = len(seeds) * count / (time.perf_counter() - start)
             due = step // config.save_every != (step + count) // config.save_every
@@ -145,26 +147,16 @@ def draw(seed: Any, step: Any, count: int, batch: int) -> tuple[Any, Any]:
     return jax.random.randint(index, (batch,), 0, count), rng
 
 
-@dataclass(frozen=True)
-class _Constant:
-    """A configuration as a key: equal numbers share one compiled program."""
-
-    config: Any
-
-    def __hash__(self) -> int:
-        return hash(repr(self.config))
-
-
 @cache
-def _trainer(policy: _Constant, config: _Constant, spec: Spec, hidden: float) -> "_Trainer":
-    return _Trainer(policy.config, config.config, spec, hidden)
+def _trainer(policy: Constant, config: Constant, spec: Spec) -> "_Trainer":
+    return _Trainer(policy.config, config.config, spec)
 
 
 class _Trainer:
     """The pure functions of one training: `init` and `run`, batched over seeds."""
 
-    def __init__(self, policy: PolicyConfig, config: TrainerConfig, spec: Spec, hidden: float = 0.0):
-        self.policy, self.config, self.spec, self.hidden = policy, config, spec, hidden
+    def __init__(self, policy: PolicyConfig, config: TrainerConfig, spec: Spec):
+        self.policy, self.config, self.spec = policy, config, spec
         warmup = min(config.warmup, config.updates // 2)
         self.schedule = optax.warmup_cosine_decay_schedule(0.0, config.learning_rate, warmup, config.updates)
         self.optimiser = optax.chain(
@@ -193,26 +185,29 @@ class _Trainer:
             self._programs[key] = run.lower(*args).compile()
         return self._programs[key]
 
-    def run(self, count: int, state: Any, seeds: Any, data: Data, weight: Any, cond: Any) -> tuple[Any, Any]:
+    def run(
+        self, count: int, state: Any, seeds: Any, data: Data, weight: Any, cond: Any, hidden: Any
+    ) -> tuple[Any, Any]:
         """`count` updates of every seed: (state, traces [S, count])."""
 
         def one(row: Any) -> tuple[Any, Any]:
-            state, seed, weight, cond = row
-            return jax.lax.scan(partial(self.update, seed, data, weight, cond), state, length=count)
+            state, seed, *columns = row
+            return jax.lax.scan(partial(self.update, seed, data, Columns(*columns)), state, length=count)
 
-        rows = state, seeds, weight, cond
+        rows = state, seeds, weight, cond, hidden
         return jax.vmap(one)(rows) if self.batching == "vmap" else jax.lax.map(one, rows)
 
-    def update(self, seed: Any, data: Data, weight: Any, cond: Any, state: Any, _: None) -> tuple[Any, Any]:
+    def update(self, seed: Any, data: Data, columns: Columns, state: Any, _: None) -> tuple[Any, Any]:
         """One gradient update of one seed."""
         index, rng = draw(seed, state["step"], len(data.obs), self.config.batch)
         actions, valid = gather(data, index, self.policy.horizon)
-        known = None
-        if self.hidden:
+        cond = known = None
+        if columns.cond is not None:
+            cond = columns.cond[index]
             rng, mask = jax.random.split(rng)
-            known = jax.random.bernoulli(mask, 1 - self.hidden, (len(index),)).astype(jnp.float32)
-        batch = Batch(data.obs[index], actions, valid, None if cond is None else cond[index], known)
-        w = weight[index]
+            known = jax.random.bernoulli(mask, 1 - columns.hidden, (len(index),)).astype(jnp.float32)
+        batch = Batch(data.obs[index], actions, valid, cond, known)
+        w = columns.weight[index]
         loss, gradient = jax.value_and_grad(lambda p: weighted_mean(w, self.policy.loss(p, batch, rng)))(
             state["params"]
         )

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from agents.acting import actor
+from agents.acting import Asked, actor, together
 from agents.chunks import Statistics
 from agents.policies.base import Spec
 from agents.policies.flow import FlowConfig
@@ -24,10 +24,10 @@ OBS = np.random.default_rng(0).normal(2, 0.5, (ROWS, 9)).astype(np.float32)
 ROLLOUT, STEP = np.arange(ROWS) + 40, np.arange(ROWS) * 10
 
 
-def make(policy, rows=ROWS, cond=1, **more):
-    params = policy.init(jax.random.key(0), Spec(9, 3, cond))
+def make(policy, rows=ROWS, cond=1, guidance=1.0, init=0, **more):
+    params = policy.init(jax.random.key(init), Spec(9, 3, cond))
     params["outer"]["kernel"] = 0.1 * jax.random.normal(jax.random.key(1), params["outer"]["kernel"].shape)
-    return actor(policy, params, STATISTICS, rows, cond=np.ones(cond, np.float32) if cond else None, **more)
+    return actor(policy, params, STATISTICS, rows, Asked(np.ones(cond, np.float32) if cond else None, guidance), **more)
 
 
 @pytest.mark.parametrize("policy", POLICIES)
@@ -80,7 +80,19 @@ def test_misfits_are_named(obs, message):
 def test_a_condition_is_demanded_and_refused():
     with pytest.raises(InputError, match="condition"):
         params = POLICIES[0].init(jax.random.key(0), Spec(9, 3, 1))
-        actor(POLICIES[0], params, STATISTICS, 1, cond=np.ones(2, np.float32))
+        actor(POLICIES[0], params, STATISTICS, 1, Asked(np.ones(2, np.float32)))
     with pytest.raises(InputError, match="condition"):
         params = POLICIES[0].init(jax.random.key(0), Spec(9, 3))
-        actor(POLICIES[0], params, STATISTICS, 1, cond=np.ones(1, np.float32))
+        actor(POLICIES[0], params, STATISTICS, 1, Asked(np.ones(1, np.float32)))
+
+
+def test_policies_together_act_as_each_alone():
+    """Three policies, one of them guided, four rollouts each; two rollouts of a policy that share a row go apart."""
+    rows, count = 3, 4
+    acts = [make(POLICIES[0], rows), make(POLICIES[0], rows, guidance=2.0), make(POLICIES[0], rows, init=5)]
+    rollout = np.array([1, 4, 7, 11, 8])  # of policies 0, 1, 1, 2, 2; rollouts 0 and 3 of policy 1 share row 0
+    found = together(acts, count, rows)(OBS[:5], rollout, STEP[:5])
+    for position, number in enumerate(rollout):
+        alone = acts[number // count](OBS[[position]], rollout[[position]] % count, STEP[[position]])
+        np.testing.assert_array_equal(found[position], alone[0])
+    assert len({each.tobytes() for each in found}) == 5

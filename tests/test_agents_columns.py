@@ -9,7 +9,7 @@ import pytest
 
 from agents import AGENTS
 from agents.awr import AWRConfig
-from agents.base import Columns, effective_fraction
+from agents.base import effective_fraction
 from agents.bc import BCConfig
 from agents.cfg import CFGConfig
 from agents.filtered_bc import FilteredBCBinaryConfig, FilteredBCPercentileConfig
@@ -74,8 +74,7 @@ def test_cfg_marks_the_optimal_and_hides_some():
     np.testing.assert_array_equal(columns.weight, 1)
     share = CFGConfig(optimal=0.4).columns(ADVANTAGE, VALUES, TOY).cond[:, 0]
     np.testing.assert_array_equal(share > 0, weights(FilteredBCPercentileConfig(keep=0.4)))
-    assert CFGConfig(drop=0.2).hidden == 0.2 and CFGConfig(guidance=3.0).strength == 3.0
-    assert (AWRConfig().hidden, AWRConfig().strength) == (0.0, 1.0)
+    assert columns.hidden == 0.1 and CFGConfig(guidance=3.0).strength == 3.0 and AWRConfig().strength == 1
 
 
 @pytest.mark.parametrize(
@@ -176,11 +175,6 @@ def test_misfits_are_refused(name, advantage, per_episode, message):
 def test_knobs_are_checked(config, knobs):
     with pytest.raises(InputError, match=f"agent.{next(iter(knobs))}="):
         config(**knobs)
-
-
-def test_columns_unpack():
-    weight, cond = Columns(np.ones(2))
-    assert cond is None and len(weight) == 2
 
 
 def test_the_readmes_example_of_a_method_works(monkeypatch):

@@ -22,10 +22,10 @@ MODES = np.where(RNG.random(2000) < 0.5, -1.0, 1.0)
 NOISE = 0.1 * RNG.normal(size=(2000, 2))
 
 
-def fit(policy, obs, actions, columns=None, hidden=0.0):
+def fit(policy, obs, actions, columns=None):
     data, statistics = single_steps(obs, actions)
     columns = columns or Columns(np.ones(len(obs), np.float32))
-    return train(policy, data, statistics, [columns], CONFIG, (0,), hidden=hidden, progress=False).seed(0)
+    return train(policy, data, statistics, [columns], CONFIG, (0,), progress=False).seed(0)
 
 
 def bimodal():
@@ -81,8 +81,8 @@ def test_hidden_optimality_leaves_both_modes_and_guidance_finds_the_better():
     policy, config = FlowConfig(**SMALL), CFGConfig(drop=0.3)
     obs, actions = bimodal()
     optimal = np.where(MODES > 0, 1.0, -1.0).astype(np.float32)[:, None]
-    columns = Columns(np.ones(2000, np.float32), optimal)
-    params = fit(policy, obs, actions, columns, config.hidden)
+    columns = Columns(np.ones(2000, np.float32), optimal, config.drop)
+    params = fit(policy, obs, actions, columns)
     asked = jnp.full((500, 1), 0.7)
     cond = jnp.broadcast_to(config.act_cond(columns), (500, 1))
     rng = jax.random.key(1)

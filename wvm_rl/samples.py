@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from agents.acting import Asked
 from agents.base import AgentConfig, Columns
 from agents.matching import matched
 from envs.collect import CollectConfig, collect
@@ -37,6 +38,10 @@ class Samples:
     advantage: np.ndarray
     agent: AgentConfig
     columns: list[Columns]
+
+    def asked(self, position: int) -> Asked:
+        """What the policy of a training seed is asked for when acting."""
+        return Asked(self.agent.act_cond(self.columns[position]), self.agent.strength)
 
 
 def collection(config: TrainConfig, source: Source) -> CollectConfig:

@@ -63,7 +63,6 @@ def pipeline(
             config.trainer,
             range(config.seed, config.seed + config.seeds),
             folder / "checkpoints",
-            hidden=samples.agent.hidden,
             on_metrics=lambda metrics: run.log("policy", metrics),
         )
     with run.stage("rollouts"):
@@ -100,9 +99,8 @@ def evaluate(config: TrainConfig, trained: Trained, samples: Samples) -> tuple[l
             trained.seed(position),
             trained.statistics,
             rows=ROWS,
-            cond=samples.agent.act_cond(samples.columns[position]),
+            asked=samples.asked(position),
             seed=evaluation.seed,
-            guidance=samples.agent.strength,
         )
         record = range(max(evaluation.videos, evaluation.keep)) if position == 0 else ()
         table, recorded = rollouts(config.env, states, act, evaluation.rollouts, workers, record=record)

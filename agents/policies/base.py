@@ -75,6 +75,16 @@ class PolicyConfig:
         raise NotImplementedError
 
 
+@dataclass(frozen=True)
+class Constant:
+    """A configuration as a key: equal numbers share one compiled program."""
+
+    config: Any
+
+    def __hash__(self) -> int:
+        return hash(repr(self.config))
+
+
 def chunk_mean(error: Any, valid: Any) -> Any:
     """Mean of `error` [B,H,A] over the action dimensions and the valid steps of each chunk, [B]."""
     return jnp.sum(error.mean(-1) * valid, -1) / jnp.sum(valid, -1)

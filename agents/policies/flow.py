@@ -62,7 +62,7 @@ class FlowConfig(PolicyConfig):
         def euler(y: Any, step: Any) -> tuple[Any, None]:
             tau = jnp.full((count, 1), step / self.steps)
             velocity = self._velocity(params, y, tau, obs, known)
-            if cond is not None and guidance != 1.0:
+            if cond is not None and not (isinstance(guidance, float) and guidance == 1.0):  # may be traced
                 without = self._velocity(params, y, tau, obs, unknown)
                 velocity = without + guidance * (velocity - without)
             return y + velocity / self.steps, None
