@@ -51,6 +51,11 @@ class AgentConfig:
         return True
 
     @property
+    def conditions(self) -> bool:
+        """Whether the policy is conditioned: whether the columns have a `cond`."""
+        return False
+
+    @property
     def knob(self) -> tuple[str, float, float] | None:
         """Setting that changes how many samples count, and its extremes (`agents.matching`); None if there is none."""
         return None

@@ -42,6 +42,10 @@ class CFGConfig(AgentConfig):
     def strength(self) -> float:
         return self.guidance
 
+    @property
+    def conditions(self) -> bool:
+        return True
+
     def columns(self, advantage: np.ndarray, values: Sequence[np.ndarray], episodes: Sequence["Episode"]) -> Columns:
         advantage = checked(advantage, values, episodes)
         optimal = best(advantage, self.optimal) if self.optimal else advantage >= 0

@@ -42,6 +42,10 @@ class RCPConfig(AgentConfig):
         if not 0 <= self.ask <= 1:
             raise InputError(f"agent.ask={self.ask} must be between 0 and 1: a quantile, 1 asks for the best")
 
+    @property
+    def conditions(self) -> bool:
+        return True
+
     def columns(self, advantage: np.ndarray, values: Sequence[np.ndarray], episodes: Sequence["Episode"]) -> Columns:
         score = checked(advantage, values, episodes)
         if self.condition == "return":

@@ -79,7 +79,7 @@ def train(
     config: TrainerConfig,
     seeds: Sequence[int],
     folder: Path | str | None = None,
-    on_metrics: Callable[[dict[str, float]], None] | None = None,
+    on_metrics: Callable[[list[dict[str, float]]], None] | None = None,
     progress: bool = True,
 ) -> Trained:
     """Minimises the weighted loss of Eq. E.5 from each seed.
@@ -90,8 +90,8 @@ def train(
         columns: weights and conditions, one a seed.
         seeds: of each policy; those of different columns may be equal.
         folder: where checkpoints go; training resumes there, bit for bit. None saves nothing.
-        on_metrics: called after every interval with `step`, and `loss, grad_norm, ess_fraction, learning_rate`
-            averaged over the interval and the seeds, and `updates_per_second` (all seeds together, compilation apart).
+        on_metrics: called after every interval with, for each seed, `step`, `loss, grad_norm, ess_fraction,
+            learning_rate` averaged over the interval, and `updates_per_second` (all seeds together, compilation apart).
 
     Raises:
         InputError: columns that do not fit the data, a foreign checkpoint, or a loss that is not finite.
@@ -123,14 +123,14 @@ def train(
             run = trainer.compiled(count, state, keys, data, weight, cond, hidden)
             start = time.perf_counter()
             state, traces = run(state, keys, data, weight, cond, hidden)
-            metrics = _summary(traces, step, seeds)
-            metrics["updates_per_second"] = len(seeds) * count / (time.perf_counter() - start)
+            metrics = _means(traces, step, seeds)
+            speed = len(seeds) * count / (time.perf_counter() - start)
             due = step // config.save_every != (step + count) // config.save_every
             step += count
             bar.update(count)
-            bar.set_postfix(loss=f"{metrics['loss']:.4f}")
+            bar.set_postfix(loss=f"{np.mean([each['loss'] for each in metrics]):.4f}")
             if on_metrics:  # before the checkpoint: what it already holds is not done, nor logged, again
-                on_metrics({"step": step, **metrics})
+                on_metrics([{"step": step, **each, "updates_per_second": speed} for each in metrics])
             if folder is not None and (due or step == config.updates):
                 checkpoint.save(folder, step, {"state": state, "statistics": statistics}, meta)
     return Trained(state["ema"], statistics, tuple(seeds))
@@ -225,8 +225,8 @@ class _Trainer:
         return {"params": params, "ema": ema, "optimiser": optimiser, "step": step + 1}, trace
 
 
-def _summary(traces: dict[str, Any], step: int, seeds: Sequence[int]) -> dict[str, float]:
-    """Means over an interval and the seeds; stops at the first number that is not finite."""
+def _means(traces: dict[str, Any], step: int, seeds: Sequence[int]) -> list[dict[str, float]]:
+    """Means over an interval for each seed; stops at the first number that is not finite."""
     traces = {name: np.asarray(trace) for name, trace in traces.items()}
     broken = ~np.isfinite(traces["loss"]) | ~np.isfinite(traces["grad_norm"])
     if broken.any():
@@ -236,7 +236,7 @@ def _summary(traces: dict[str, Any], step: int, seeds: Sequence[int]) -> dict[st
             f"training stopped at update {step + update + 1} (seed {seed}): the loss is not finite; "
             "lower the learning rate or look for outliers in the data"
         )
-    return {name: float(trace.mean()) for name, trace in traces.items()}
+    return [{name: float(trace[index].mean()) for name, trace in traces.items()} for index in range(len(seeds))]
 
 
 def _fingerprint(*arrays: Any) -> str:

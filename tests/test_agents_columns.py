@@ -103,7 +103,7 @@ def test_only_rcp_and_cfg_condition():
     for name, config in AGENTS.items():
         columns = config().columns(ADVANTAGE, VALUES, TOY)
         asked = config().act_cond(columns)
-        assert (columns.cond is None) == (asked is None) == (name not in ("rcp", "cfg"))
+        assert (columns.cond is not None) == (asked is not None) == config().conditions == (name in ("rcp", "cfg"))
 
 
 def test_rcp_ranks_within_similar_value():

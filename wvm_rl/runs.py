@@ -5,8 +5,8 @@ import html
 import json
 import math
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -84,16 +84,9 @@ class Run:
             )
         return run
 
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
+    def stage(self, name: str) -> AbstractContextManager[None]:
         """Announces a stage and takes its time; what a killed one had taken is lost, an interrupted one adds up."""
-        print(f"== {name}", flush=True)
-        start, before = time.perf_counter(), self.seconds.get(name, 0.0)
-        try:
-            yield
-        finally:
-            self.seconds[name] = before + time.perf_counter() - start
-            write_json(self.folder / STAGES, self.seconds)
+        return shared([self], name)
 
     def log(self, stage: str, metrics: dict[str, float]) -> None:
         """Appends a line to `metrics.jsonl`; `metrics` has a `step`.
@@ -139,6 +132,20 @@ class Run:
                 self._mirror.log({path.stem: client.Table(dataframe=pd.read_parquet(path))})
             self._mirror.summary.update(_plain(summary))
             self._mirror.finish()
+
+
+@contextmanager
+def shared(runs: Sequence[Run], name: str) -> Iterator[None]:
+    """A stage of several runs at once, whose time counts in equal shares."""
+    print(f"== {name}", flush=True)
+    start = time.perf_counter()
+    try:
+        yield
+    finally:
+        share = (time.perf_counter() - start) / len(runs)
+        for run in runs:
+            run.seconds[name] = run.seconds.get(name, 0.0) + share
+            write_json(run.folder / STAGES, run.seconds)
 
 
 def material(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:

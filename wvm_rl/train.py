@@ -4,80 +4,119 @@ python -m wvm_rl.train agent=awr env=lift policy=flow value=wvm seed=0
 """
 
 import os
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from omegaconf import OmegaConf
 
-from agents.acting import actor
+from agents.acting import Asked, actor, together
 from agents.base import effective_fraction
 from agents.chunks import build
 from agents.trainer import Trained, train
 from envs.bank import bank
-from envs.collect import CollectConfig, dataset_path
+from envs.collect import dataset_path
 from envs.rollout import ROWS, Recording, rollouts
 from envs.tasks import POLICY_KEYS
 from wvm_rl import cli, figures
 from wvm_rl.config import GROUPS, TrainConfig, run_name
 from wvm_rl.files import exclusive
 from wvm_rl.films import as_episodes, films
-from wvm_rl.runs import Run, check, read_summary, show
+from wvm_rl.runs import Run, check, read_summary, shared, show
 from wvm_rl.samples import Samples, collection, prepared
 from wvm_rl.stats import success_interval
-from wvm_rl.values.base import Source
 from wvm_rl.values.wvm import Wvm
+
+
+@dataclass
+class Job:
+    """One run: its settings, its folder, and what it starts from."""
+
+    config: TrainConfig
+    folder: Path
+
+    def __post_init__(self) -> None:
+        self.source = self.config.value.source()
+        self.settings = collection(self.config, self.source)
+        self.inputs = {"episodes": dataset_path(self.settings).name, "values": self.source.fingerprint}
+        check(self.folder, described(self.config), self.inputs)
+
+    @property
+    def seeds(self) -> range:
+        """Of its policies' training."""
+        return range(self.config.seed, self.config.seed + self.config.seeds)
 
 
 def main(config: TrainConfig, folder: Path) -> None:
     """Runs the job, continues an interrupted one, or shows a finished one."""
-    source = config.value.source()
-    settings = collection(config, source)
-    inputs = {"episodes": dataset_path(settings).name, "values": source.fingerprint}
-    check(folder, described(config), inputs)
+    job = Job(config, folder)
     with exclusive(folder / "run"):
         if summary := read_summary(folder):
             print("this run is finished; delete its folder to run it again")
         else:
-            summary = pipeline(config, folder, settings, source, inputs)
+            (summary,) = pipeline([job], folder / "checkpoints")
     show(summary, folder)
 
 
-def pipeline(
-    config: TrainConfig, folder: Path, settings: CollectConfig, source: Source, inputs: dict[str, str]
-) -> dict[str, Any]:
-    """Episodes -> values -> columns -> policy -> rollouts; returns the summary."""
-    run = Run.open(folder, described(config), config.wandb, inputs)
-    if isinstance(source, Wvm):
-        run.mirror_text("critic", source.critic.card)
-    samples = prepared(config, settings, source, run.stage)
-    figures.summary(folder / "figures", samples.dataset, samples.values)
-    with run.stage("policy"):
-        arrays, statistics = build(samples.episodes, POLICY_KEYS)
+def pipeline(jobs: Sequence[Job], checkpoints: Path) -> list[dict[str, Any]]:
+    """Episodes -> values -> columns -> policies -> rollouts; returns the summaries.
+
+    The policies of all jobs train and act together: jobs may differ in agent and value, and only if all of them are
+    conditioned, or none. What is done together counts in equal shares in each one's wall time.
+    """
+    first = jobs[0].config
+    runs = [Run.open(job.folder, described(job.config), job.config.wandb, job.inputs) for job in jobs]
+    samples = []
+    for job, run in zip(jobs, runs):
+        if isinstance(job.source, Wvm):
+            run.mirror_text("critic", job.source.critic.card)
+        samples.append(prepared(job.config, job.settings, job.source, run.stage))
+        figures.summary(job.folder / "figures", samples[-1].dataset, samples[-1].values)
+    ends = np.cumsum([0, *(len(job.seeds) for job in jobs)])
+    parts = [slice(*ends[number : number + 2]) for number in range(len(jobs))]  # of all policies, by job
+
+    def log(metrics: list[dict[str, float]]) -> None:
+        for run, part in zip(runs, parts):
+            own = metrics[part]
+            run.log("policy", {name: float(np.mean([each[name] for each in own])) for name in own[0]})
+
+    with shared(runs, "policy"):
+        arrays, statistics = build(samples[0].episodes, POLICY_KEYS)
         trained = train(
-            config.policy,
+            first.policy,
             arrays,
             statistics,
-            samples.columns,
-            config.trainer,
-            range(config.seed, config.seed + config.seeds),
-            folder / "checkpoints",
-            on_metrics=lambda metrics: run.log("policy", metrics),
+            [columns for each in samples for columns in each.columns],
+            first.trainer,
+            [seed for job in jobs for seed in job.seeds],
+            checkpoints,
+            on_metrics=log,
         )
-    with run.stage("rollouts"):
-        rows, recordings = evaluate(config, trained, samples)
-        run.write_rows("episodes.parquet", rows)
+    with shared(runs, "rollouts"):
+        asked = [each.asked(position) for each in samples for position in range(len(each.columns))]
+        rows, recordings = evaluate(first, trained, asked, {part.start for part in parts})
+    return [
+        finish(job, run, own, [row for each in rows[part] for row in each], recordings.get(part.start, {}))
+        for job, run, own, part in zip(jobs, runs, samples, parts)
+    ]
+
+
+def finish(job: Job, run: Run, samples: Samples, rows: list[dict], recordings: dict[int, Recording]) -> dict[str, Any]:
+    """Writes what a run leaves behind: rollouts, videos, and last the summary, which it returns."""
+    config = job.config
+    run.write_rows("episodes.parquet", rows)
     filmed, kept = (
         {number: recording for number, recording in recordings.items() if number < count}
         for count in (config.evaluation.videos, config.evaluation.keep)
     )
     if filmed:
         with run.stage("videos"):
-            films(folder / "videos", config.env, config.value, filmed)
+            films(job.folder / "videos", config.env, config.value, filmed)
     if kept:
-        as_episodes(folder / "rollouts.hdf5", config.env, samples.dataset.env_args, kept)
-    summary = summarise(config, samples, rows, inputs, run.seconds)
+        as_episodes(job.folder / "rollouts.hdf5", config.env, samples.dataset.env_args, kept)
+    summary = summarise(config, samples, rows, job.inputs, run.seconds)
     run.finish(summary)
     return summary
 
@@ -88,24 +127,41 @@ def described(config: TrainConfig) -> dict[str, Any]:
     return {"choices": choices, **asdict(config)}
 
 
-def evaluate(config: TrainConfig, trained: Trained, samples: Samples) -> tuple[list[dict], dict[int, Recording]]:
-    """Rolls out every training seed from the same initial states: rows of `episodes.parquet`, and recordings."""
-    evaluation, rows, recordings = config.evaluation, [], {}
-    workers = evaluation.workers or os.cpu_count() or 1
-    states = bank(config.env, evaluation.seed, evaluation.rollouts, config.data.root, workers)
-    for position, seed in enumerate(trained.seeds):
-        act = actor(
-            config.policy,
-            trained.seed(position),
-            trained.statistics,
-            rows=ROWS,
-            asked=samples.asked(position),
-            seed=evaluation.seed,
-        )
-        record = range(max(evaluation.videos, evaluation.keep)) if position == 0 else ()
-        table, recorded = rollouts(config.env, states, act, evaluation.rollouts, workers, record=record)
-        rows += [{"seed": seed, **row} for row in table]
-        recordings |= recorded
+def evaluate(
+    config: TrainConfig, trained: Trained, asked: Sequence[Asked], recorded: set[int]
+) -> tuple[list[list[dict]], dict[int, dict[int, Recording]]]:
+    """Rolls out every policy from the same initial states.
+
+    Args:
+        asked: of each policy.
+        recorded: policies of whose first rollouts recordings are made, as many as are filmed or kept.
+
+    Returns:
+        Rows of `episodes.parquet` of each policy; policy -> rollout -> recording.
+    """
+    evaluation = config.evaluation
+    workers, count = evaluation.workers or os.cpu_count() or 1, evaluation.rollouts
+    states = bank(config.env, evaluation.seed, count, config.data.root, workers)
+    acts = [
+        actor(config.policy, trained.seed(position), trained.statistics, ROWS, each, evaluation.seed)
+        for position, each in enumerate(asked)
+    ]
+    kept = range(max(evaluation.videos, evaluation.keep))
+    table, found = rollouts(
+        config.env,
+        states,
+        together(acts, count, ROWS),
+        count * len(acts),
+        workers,
+        record=[policy * count + number for policy in recorded for number in kept],
+    )
+    rows = [
+        [{"seed": seed, **row, "rollout": row["rollout"] % count} for row in table[policy * count :][:count]]
+        for policy, seed in enumerate(trained.seeds)
+    ]
+    recordings: dict[int, dict[int, Recording]] = {}
+    for number, recording in found.items():
+        recordings.setdefault(number // count, {})[number % count] = recording
     return rows, recordings
 
 

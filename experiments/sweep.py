@@ -1,0 +1,127 @@
+"""Many runs in few programs: `python -m experiments.sweep envs=[lift] "cells=['agent=bc value=clock','agent=awr']"`.
+
+A cell is a run of `wvm_rl.train`, given by its overrides, in a folder of its own. Weights are data, so the policies of
+all cells that share task, episodes and policy, and are all conditioned or all not, train and act in one program
+(`wvm_rl.train.pipeline`), at most `together` of them; each gets the numbers that it would have got alone. Finished
+cells are skipped, an interrupted program goes on. Cells for other machines: `wvm_rl.train -m` with Hydra's launchers.
+"""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hydra import compose
+from hydra.core.config_store import ConfigStore
+from omegaconf import OmegaConf
+from rich.console import Console
+from rich.table import Table
+
+from envs.tasks import TASKS
+from wvm_rl import cli
+from wvm_rl.config import GROUPS, TrainConfig
+from wvm_rl.errors import InputError
+from wvm_rl.files import exclusive
+from wvm_rl.runs import digest, read_summary
+from wvm_rl.train import Job, described, pipeline
+
+
+@dataclass
+class SweepConfig:
+    """Which cells, and how many policies go together."""
+
+    envs: list[str] = field(default_factory=lambda: list(TASKS))
+    cells: list[str] = field(default_factory=lambda: ["agent=bc value=clock", "agent=awr"])  # overrides of wvm_rl.train
+    common: str = "data=suboptimal seeds=8 evaluation.rollouts=20"  # overrides of every cell
+    folder: str = "runs/sweep"
+    together: int = 64  # policies of one program, at most
+    run: bool = True  # false: only the plan
+
+    def __post_init__(self) -> None:
+        if not self.envs or not self.cells:
+            raise InputError("envs and cells must each name at least one")
+        if len(set(self.cells)) < len(self.cells):
+            raise InputError("cells names one twice")
+        if self.together < 1:
+            raise InputError(f"together={self.together} must be at least 1")
+
+
+@dataclass
+class Cell:
+    """One run of the sweep."""
+
+    name: str
+    config: TrainConfig
+    folder: Path
+
+    @property
+    def finished(self) -> bool:
+        return read_summary(self.folder) is not None
+
+    @property
+    def program(self) -> str:
+        """Digest of what cells must share to train and act together."""
+        settings = asdict(self.config)
+        alone = ("agent", "value", "match_ess", "wandb", "defaults", "seed", "seeds")
+        shared = {name: value for name, value in settings.items() if name not in alone}
+        kind = {"policy": type(self.config.policy).__name__, "conditioned": self.config.agent.conditions}
+        return hashlib.sha256(json.dumps([shared, kind], sort_keys=True, default=str).encode()).hexdigest()[:8]
+
+
+def planned(config: SweepConfig) -> list[list[Cell]]:
+    """The cells of the sweep by program, in order.
+
+    Raises:
+        InputError: overrides that `wvm_rl.train` would refuse.
+    """
+    ConfigStore.instance().store(name="train", node=TrainConfig)
+    programs: dict[tuple[str, int], list[Cell]] = {}
+    sizes: dict[str, int] = {}
+    for env in config.envs:
+        for overrides in config.cells:
+            composed = compose("train", [f"env={env}", *config.common.split(), *overrides.split()])
+            settings: Any = OmegaConf.to_object(composed)
+            name = "-".join([env, *(part.partition("=")[2] for part in overrides.split())])
+            cell = Cell(name, settings, Path(config.folder) / f"{name}-{digest(described(settings))}")
+            sizes[cell.program] = sizes.get(cell.program, 0) + settings.seeds
+            number = (sizes[cell.program] - 1) // config.together
+            programs.setdefault((cell.program, number), []).append(cell)
+    return list(programs.values())
+
+
+def show(programs: list[list[Cell]]) -> None:
+    """Prints which cells share a program and what remains."""
+    table = Table(title="programs and their cells")
+    for column in ("program", "cell", "policies", "rollouts", "state"):
+        table.add_column(column, justify="right" if column in ("policies", "rollouts") else "left")
+    for number, cells in enumerate(programs):
+        for cell in cells:
+            seeds, rollouts = cell.config.seeds, cell.config.evaluation.rollouts
+            state = "finished" if cell.finished else "to run"
+            table.add_row(str(number), cell.name, str(seeds), str(seeds * rollouts), state)
+        table.add_section()
+    Console(soft_wrap=True).print(table)
+    left = [cell for cells in programs for cell in cells if not cell.finished]
+    policies = sum(cell.config.seeds for cell in left)
+    rollouts = sum(cell.config.seeds * cell.config.evaluation.rollouts for cell in left)
+    print(f"{len(left)} cells remain: {policies} policies, {rollouts} rollouts")
+
+
+def main(config: SweepConfig) -> None:
+    """Runs what is not finished, program by program."""
+    programs = planned(config)
+    show(programs)
+    for number, cells in enumerate(programs):
+        left = [cell for cell in cells if not cell.finished]
+        if not left or not config.run:
+            continue
+        print(f"### program {number + 1} of {len(programs)}: {', '.join(cell.name for cell in left)}", flush=True)
+        names = json.dumps([cell.folder.name for cell in left])
+        place = Path(config.folder) / "programs" / hashlib.sha256(names.encode()).hexdigest()[:8]
+        with exclusive(place):
+            pipeline([Job(cell.config, cell.folder) for cell in left], place / "checkpoints")
+
+
+if __name__ == "__main__":
+    cli.run(main, SweepConfig, GROUPS)

@@ -1,0 +1,52 @@
+"""Sweeps: which cells share a program, and that each gets the numbers that it would have got alone."""
+
+import pandas as pd
+import pytest
+
+from experiments import sweep
+from experiments.sweep import Cell, SweepConfig, show
+from tests.test_train import job
+from wvm_rl.errors import InputError
+from wvm_rl.runs import read_summary
+from wvm_rl.train import Job, main, pipeline
+
+
+def test_cells_that_share_a_program(tmp_path):
+    def program(**settings):
+        return Cell("x", job(tmp_path, **settings), tmp_path).program
+
+    assert program(agent="bc") == program(agent="awr") == program(agent="awr", seeds=3, match_ess=0.9)
+    assert program(agent="rcp") == program(agent="cfg") != program(agent="bc")
+    assert program(agent="bc", policy="gaussian") != program(agent="bc") != program(agent="bc", fps=None)
+
+
+def test_cells_of_a_program_end_as_if_alone(tmp_path, capsys):
+    configs = {name: job(tmp_path, agent=name, seeds=seeds) for name, seeds in (("bc", 1), ("awr", 2))}
+    jobs = [Job(config, tmp_path / "many" / name) for name, config in configs.items()]
+    pipeline(jobs, tmp_path / "checkpoints")
+    for name, config in configs.items():
+        main(config, tmp_path / "alone" / name)
+        one, other = (tmp_path / place / name for place in ("many", "alone"))
+        pd.testing.assert_frame_equal(*(pd.read_parquet(folder / "episodes.parquet") for folder in (one, other)))
+        summaries = [read_summary(folder) for folder in (one, other)]
+        for summary in summaries:
+            assert set(summary.pop("wall_seconds")) == {"episodes", "values", "policy", "rollouts"}
+        assert summaries[0] == summaries[1]
+        lines = [
+            pd.read_json(folder / "metrics.jsonl", lines=True).drop(columns="updates_per_second")
+            for folder in (one, other)
+        ]
+        pd.testing.assert_frame_equal(*lines)
+    show([[Cell("bc", configs["bc"], tmp_path / "many" / "bc"), Cell("rcp", configs["awr"], tmp_path / "none")]])
+    assert "1 cells remain: 2 policies, 4 rollouts" in capsys.readouterr().out
+
+
+def test_settings_are_checked():
+    for settings, message in (
+        ({"cells": ["agent=bc"] * 2}, "twice"),
+        ({"together": 0}, "together=0"),
+        ({"envs": []}, "envs"),
+    ):
+        with pytest.raises(InputError, match=message):
+            SweepConfig(**settings)
+    assert sweep.SweepConfig().together == 64
