@@ -4,7 +4,17 @@ import numpy as np
 import pytest
 
 from wvm_rl.metrics import wins
-from wvm_rl.stats import auroc, crossed_mean, interval, stratified_mean, success_interval, wilson
+from wvm_rl.stats import (
+    auroc,
+    crossed_mean,
+    improvement,
+    interval,
+    iqm,
+    iqm_difference,
+    stratified_mean,
+    success_interval,
+    wilson,
+)
 
 
 def test_wilson_known_values():
@@ -97,3 +107,23 @@ def test_resampled_areas_are_those_of_resampled_trajectories():
         direct.append((high[:, None] > low).mean())
     assert samples.mean() == pytest.approx(mean, abs=0.01)
     assert samples.std() == pytest.approx(np.std(direct), rel=0.15)
+
+
+def test_interquartile_mean_by_hand():
+    scores = [np.array([0.0, 0.2, 0.4, 0.6]), np.array([0.5, 0.7, 0.9, 1.0])]
+    value, low, high = iqm(scores)  # the middle four of 0 .2 .4 .5 .6 .7 .9 1
+    assert value == pytest.approx((0.4 + 0.5 + 0.6 + 0.7) / 4) and low < value < high
+
+
+def test_paired_differences_do_not_feel_what_both_share():
+    rng = np.random.default_rng(0)
+    theirs = [rng.uniform(0, 0.8, 8) for _ in range(6)]
+    ours = [score + 0.1 for score in theirs]
+    value, low, high = iqm_difference(ours, theirs)
+    assert value == pytest.approx(0.1) and high - low < 1e-6
+    assert np.ptp(iqm(theirs)[1:]) > 0.05
+
+
+def test_chance_of_improvement_by_hand():
+    value, low, high = improvement([np.array([0.5, 0.9]), np.array([1.0])], [np.array([0.5, 0.1]), np.array([1.0])])
+    assert value == pytest.approx(((1 + 2 + 0.5) / 4 + 0.5) / 2) and low <= value <= high

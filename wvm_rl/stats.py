@@ -1,9 +1,9 @@
 """Intervals for success rates and for differences between paired rollouts."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
-from scipy.stats import binomtest, bootstrap
+from scipy.stats import binomtest, bootstrap, trim_mean
 
 CONFIDENCE = 0.95
 RESAMPLES = 10_000
@@ -71,6 +71,53 @@ def stratified_mean(samples: Sequence[np.ndarray], seed: int = 0) -> tuple[float
         kept, statistic, n_resamples=RESAMPLES, confidence_level=CONFIDENCE, method="percentile", rng=seed, batch=1000
     ).confidence_interval
     return mean, float(found.low), float(found.high)
+
+
+Estimate = tuple[float, float, float]  # value, and the ends of its 95 % interval
+
+
+def iqm(scores: Sequence[np.ndarray]) -> Estimate:
+    """Interquartile mean of all runs' scores (Agarwal et al. 2021, 2108.13264).
+
+    Args:
+        scores: per task [S], one a training seed. Resampled are seeds within tasks: rollouts of one policy are not
+            independent, runs are.
+    """
+    return _over_runs([np.asarray(score, float)[:, None] for score in scores], lambda runs: _iqm(runs[..., 0]))
+
+
+def iqm_difference(ours: Sequence[np.ndarray], theirs: Sequence[np.ndarray]) -> Estimate:
+    """Difference of two methods' interquartile means, resampled in pairs of equal task and training seed.
+
+    Args:
+        ours, theirs: per task [S], the same seeds from the same initial states.
+    """
+    pairs = [np.stack([np.asarray(one, float), np.asarray(two, float)], -1) for one, two in zip(ours, theirs)]
+    return _over_runs(pairs, lambda runs: _iqm(runs[..., 0]) - _iqm(runs[..., 1]))
+
+
+def improvement(ours: Sequence[np.ndarray], theirs: Sequence[np.ndarray]) -> Estimate:
+    """Chance that a run of one method beats a run of another, ties half, mean over tasks (2108.13264, section 4.2)."""
+    rng = np.random.default_rng(0)
+    means, samples = [], []
+    for one, two in zip(ours, theirs):
+        rank = (np.sign(np.subtract.outer(np.asarray(one, float), np.asarray(two, float))) + 1) / 2
+        rows, columns = (rng.integers(size, size=(RESAMPLES, size)) for size in rank.shape)
+        means.append(rank.mean())
+        samples.append(rank[rows[:, :, None], columns[:, None, :]].mean((1, 2)))
+    return float(np.mean(means)), *interval(np.mean(samples, axis=0))
+
+
+def _iqm(runs: np.ndarray) -> np.ndarray:
+    return trim_mean(runs, 0.25, axis=-1)
+
+
+def _over_runs(scores: Sequence[np.ndarray], statistic: Callable[[np.ndarray], np.ndarray]) -> Estimate:
+    """A statistic of the runs of several tasks, per task [S,K], and its interval over runs resampled within tasks."""
+    rng = np.random.default_rng(0)
+    places = [rng.integers(len(score), size=(RESAMPLES, len(score))) for score in scores]
+    samples = statistic(np.concatenate([score[place] for score, place in zip(scores, places)], 1))
+    return float(statistic(np.concatenate(scores))), *interval(samples)
 
 
 def resampled(count: int, *seed: int) -> np.ndarray:
