@@ -1,0 +1,145 @@
+"""Does the critic help, and which extraction uses it best? `python -m experiments.study`.
+
+Parts, in order: methods with the critic on six tasks; value sources under one method; on two tasks all methods with the
+oracle, noise, other data, and a classical critic. Every part is a sweep (`experiments.sweep`) of one folder: cells that
+parts share run once, finished ones are kept, an interrupted study goes on. Every rollout so far becomes a row of
+`experiments/results/study.parquet`, from which `experiments.tables` makes tables.
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+
+from agents import AGENTS
+from envs.tasks import TASKS
+from experiments import sweep
+from experiments.sweep import SweepConfig
+from wvm_rl import cli
+from wvm_rl.config import GROUPS
+from wvm_rl.errors import InputError
+from wvm_rl.files import atomic
+from wvm_rl.runs import read_summary
+
+RUNS, RESULT = Path("runs/study"), Path(__file__).parent / "results" / "study.parquet"
+TWO = ("lift", "can")
+NOISE = (0.02, 0.05, 0.1)  # standard deviations
+SUBOPTIMAL = "data=suboptimal"
+METHODS = tuple(name for name in AGENTS if name != "bc")
+BC = f"{SUBOPTIMAL} agent=bc value=clock"  # which reads no value
+
+
+def _cells(agents: tuple[str, ...], value: str, data: str = SUBOPTIMAL) -> list[str]:
+    return [f"{data} agent={agent} {value}" for agent in agents]
+
+
+PARTS: dict[str, tuple[tuple[str, ...], list[str]]] = {  # name -> tasks and cells
+    "methods": (tuple(TASKS), [BC, *_cells(METHODS, "value=wvm")]),
+    "sources": (
+        tuple(TASKS),
+        [
+            cell
+            for value in ("oracle", "clock", "wvm value.shuffle=true")
+            for cell in _cells(("awr",), f"value={value}")
+        ],
+    ),
+    "oracle": (TWO, _cells(METHODS, "value=oracle")),
+    "noise": (
+        TWO,
+        [
+            cell
+            for noise in NOISE
+            for cell in _cells(("awr", "filtered_bc_percentile"), f"value=noisy value.noise={noise}")
+        ],
+    ),
+    "data": (
+        TWO,
+        [
+            cell
+            for data in ("data=mixed", f"{SUBOPTIMAL} data.episodes=20", f"{SUBOPTIMAL} data.episodes=300")
+            for cell in (*_cells(("bc",), "value=clock", data), *_cells(("awr",), "value=wvm", data))
+        ],
+    ),
+    "iql": (TWO, _cells(("awr",), "value=iql")),
+}
+
+
+@dataclass
+class StudyConfig:
+    """Which parts, and how many runs and rollouts a cell."""
+
+    parts: list[str] = field(default_factory=lambda: list(PARTS))
+    envs: list[str] = field(default_factory=lambda: list(TASKS))  # of those that a part has
+    seeds: int = 8  # of training, a cell
+    rollouts: int = 20  # a seed
+    run: bool = True  # false: only the rows of what is finished
+
+    def __post_init__(self) -> None:
+        for name, known in (("parts", PARTS), ("envs", TASKS)):
+            if unknown := [each for each in getattr(self, name) if each not in known]:
+                raise InputError(f"{name} has unknown {', '.join(unknown)}: choose from {', '.join(known)}")
+        if min(self.seeds, self.rollouts) < 1:
+            raise InputError(f"seeds={self.seeds} and rollouts={self.rollouts} must be at least 1")
+
+
+def sweeps(config: StudyConfig) -> Iterator[SweepConfig]:
+    """The sweeps of the parts."""
+    common = f"seeds={config.seeds} evaluation.rollouts={config.rollouts}"
+    for part in config.parts:
+        tasks, cells = PARTS[part]
+        if envs := [env for env in tasks if env in config.envs]:
+            yield SweepConfig(envs=envs, cells=cells, common=common, folder=str(RUNS), run=config.run)
+
+
+def rows(folder: Path) -> pd.DataFrame | None:
+    """Every rollout of a finished run; None if it is not finished."""
+    summary = read_summary(folder)
+    if summary is None:
+        return None
+    settings: dict[str, Any] = yaml.safe_load((folder / "config.yaml").read_text())
+    versions = json.loads((folder / "versions.json").read_text())
+    value = settings["choices"]["value"]
+    named = {"noisy": f"noisy {settings['value'].get('noise')}"}.get(value, value)
+    if settings["value"]["shuffle"]:
+        named = "shuffled"
+    if settings["choices"]["agent"] == "bc":
+        named = "none"
+    return pd.read_parquet(folder / "episodes.parquet").assign(
+        env=summary["env"],
+        recipe=summary["recipe"],
+        episodes=summary["episodes"],
+        obs="state",
+        agent=summary["agent"],
+        policy=summary["policy"],
+        value=named,
+        horizon_k=settings["value"]["horizon_k"],
+        initial_state=lambda table: table["bank"],
+        ess_fraction=summary["ess_fraction"],
+        commit=versions["commit"],
+    )
+
+
+def gathered(config: StudyConfig) -> pd.DataFrame | None:
+    """The rows of the study's finished runs; None if there is none."""
+    folders = {cell.folder for part in sweeps(config) for cells in sweep.planned(part) for cell in cells}
+    found = [part for folder in sorted(folders) if (part := rows(folder)) is not None]
+    return pd.concat(found, ignore_index=True).drop(columns=["rollout", "bank"]) if found else None
+
+
+def main(config: StudyConfig) -> None:
+    """Runs the parts in order; writes the rows after each."""
+    table = None
+    for part in sweeps(config):
+        sweep.main(part)
+        if (table := gathered(config)) is not None:
+            with atomic(RESULT) as partial:
+                table.to_parquet(partial, index=False)
+    print("no run is finished" if table is None else f"{len(table)} rollouts in {RESULT}")
+
+
+if __name__ == "__main__":
+    cli.run(main, StudyConfig, GROUPS)
