@@ -1,9 +1,11 @@
 """The study: every rollout a row, named as its table needs it."""
 
+import numpy as np
+import pandas as pd
 import pytest
 
 from agents import AGENTS
-from experiments import study
+from experiments import study, tables
 from experiments.study import PARTS, StudyConfig, sweeps
 from tests.test_train import job
 from wvm_rl.errors import InputError
@@ -35,3 +37,36 @@ def test_parts_name_known_methods_and_can_be_chosen():
     assert one.envs == ["can"] and one.common == "seeds=2 evaluation.rollouts=20"
     with pytest.raises(InputError, match="parts has unknown all: choose from methods"):
         StudyConfig(parts=["all"])
+
+
+def study_of(tmp_path, rates):
+    """A study of two tasks, 4 seeds and 10 initial states, whose cells (agent, value) succeed at given rates."""
+    rng = np.random.default_rng(0)
+    shared = {"recipe": "suboptimal", "episodes": 100, "obs": "state", "policy": "flow", "commit": "c0ffee"}
+    rows = [
+        shared
+        | {"env": env, "agent": agent, "value": value, "seed": seed, "initial_state": state, "success_in_budget": hit}
+        for (agent, value), rate in rates.items()
+        for env in ("lift", "can")
+        for seed in range(4)
+        for state, hit in enumerate(rng.random(10) < rate)
+    ]
+    path = tmp_path / "study.parquet"
+    pd.DataFrame(rows).to_parquet(path)
+    return path
+
+
+def test_tables_are_made_from_rollouts_alone(tmp_path, capsys):
+    rates = {("bc", "none"): 0.4, ("awr", "wvm"): 0.95, ("awr", "oracle"): 0.95, ("awr", "shuffled"): 0.4}
+    rates |= {("rcp", "wvm"): 0.9, ("awr", "noisy 0.1"): 0.6}
+    path = study_of(tmp_path, rates)
+    tables.main(tables.TablesConfig(study=str(path)))
+    text = (tmp_path / "study.md").read_text()
+    assert "| awr, wvm minus bc | 2 | 0." in text and "above 0 | met |" in text
+    assert "## Oracle, noise and classical critic" in text and "| awr, noisy 0.1 |" in text
+    assert r"awr, wvm minus bc & 2" in (tmp_path / "study.tex").read_text()
+    assert "480 rollouts, of runs at c0ffee" in capsys.readouterr().out
+    found = tables.Study(path).cell("awr", "wvm")
+    assert {task: grid.shape for task, grid in found.items()} == {"lift": (4, 10), "can": (4, 10)}
+    with pytest.raises(InputError, match=r"none\.parquet: no rollouts to read"):
+        tables.Study(tmp_path / "none.parquet")
