@@ -23,9 +23,11 @@ from wvm_rl import cli
 from wvm_rl.config import GROUPS
 from wvm_rl.errors import InputError
 from wvm_rl.files import atomic
-from wvm_rl.runs import read_summary
+from wvm_rl.provenance import provenance
+from wvm_rl.runs import read_summary, write_json
 
 RUNS, RESULT = Path("runs/study"), Path(__file__).parent / "results" / "study.parquet"
+CELL = ("env", "recipe", "episodes", "obs", "agent", "policy", "value")
 TWO = ("lift", "can")
 NOISE = (0.02, 0.05, 0.1)  # standard deviations
 SUBOPTIMAL = "data=suboptimal"
@@ -123,11 +125,29 @@ def rows(folder: Path) -> pd.DataFrame | None:
     )
 
 
+def folders(config: StudyConfig) -> list[Path]:
+    """Of all runs of the study."""
+    return sorted({cell.folder for part in sweeps(config) for cells in sweep.planned(part) for cell in cells})
+
+
 def gathered(config: StudyConfig) -> pd.DataFrame | None:
     """The rows of the study's finished runs; None if there is none."""
-    folders = {cell.folder for part in sweeps(config) for cells in sweep.planned(part) for cell in cells}
-    found = [part for folder in sorted(folders) if (part := rows(folder)) is not None]
+    found = [part for folder in folders(config) if (part := rows(folder)) is not None]
     return pd.concat(found, ignore_index=True).drop(columns=["rollout", "bank"]) if found else None
+
+
+def cells(config: StudyConfig) -> list[dict[str, Any]]:
+    """What figures need of every finished run beside its rollouts: its name, favour and learning curve."""
+    found = []
+    for folder in folders(config):
+        if (own := rows(folder)) is None:
+            continue
+        curve = pd.read_json(folder / "metrics.jsonl", lines=True)
+        summary = read_summary(folder) or {}
+        name = {key: own[key].iloc[0].item() if key == "episodes" else str(own[key].iloc[0]) for key in CELL}
+        loss = {"step": curve["step"].tolist(), "loss": curve["loss"].tolist()}
+        found.append({**name, "favour": summary["favour"], "ess_fraction": summary["ess_fraction"], "curve": loss})
+    return found
 
 
 def main(config: StudyConfig) -> None:
@@ -138,6 +158,7 @@ def main(config: StudyConfig) -> None:
         if (table := gathered(config)) is not None:
             with atomic(RESULT) as partial:
                 table.to_parquet(partial, index=False)
+            write_json(RESULT.with_suffix(".json"), {"cells": cells(config), "provenance": provenance()})
     print("no run is finished" if table is None else f"{len(table)} rollouts in {RESULT}")
 
 

@@ -1,11 +1,13 @@
 """The study: every rollout a row, named as its table needs it."""
 
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from agents import AGENTS
-from experiments import study, tables
+from experiments import plot, study, tables
 from experiments.study import PARTS, StudyConfig, sweeps
 from tests.test_train import job
 from wvm_rl.errors import InputError
@@ -70,3 +72,22 @@ def test_tables_are_made_from_rollouts_alone(tmp_path, capsys):
     assert {task: grid.shape for task, grid in found.items()} == {"lift": (4, 10), "can": (4, 10)}
     with pytest.raises(InputError, match=r"none\.parquet: no rollouts to read"):
         tables.Study(tmp_path / "none.parquet")
+
+
+def test_figures_are_drawn_from_the_studys_files_alone(tmp_path):
+    rates = {("bc", "none"): 0.4, ("awr", "wvm"): 0.9, ("awr", "oracle"): 0.95, ("awr", "shuffled"): 0.4}
+    path = study_of(tmp_path, rates | {("awr", "noisy 0.1"): 0.6, ("rcp", "wvm"): 0.8})
+    kinds = {"progress": {"share": 0.8, "histogram": [1, 9]}, "hesitation": {"share": 0.2, "histogram": [3, 1]}}
+    favour = {"auroc": 0.9, "edges": [0, 1, 2], "kinds": kinds}
+    curve = {"step": [1, 2], "loss": [1.0, 0.5]}
+    names = [(agent, value, env) for agent, value in rates for env in ("lift", "can")]
+    base = {"recipe": "suboptimal", "episodes": 100, "obs": "state", "policy": "flow"}
+    cells = [
+        {**base, "agent": agent, "value": value, "env": env, "favour": favour, "curve": curve}
+        for agent, value, env in names
+    ]
+    path.with_suffix(".json").write_text(json.dumps({"cells": cells}))
+    plot.main(plot.PlotConfig(study=str(path)))
+    for name in ("methods", "bracket", "noise", "curves", "weights", "gain"):
+        for kind in ("pdf", "png"):
+            assert (tmp_path / "figures" / f"{name}.{kind}").stat().st_size > 3000

@@ -159,17 +159,15 @@ def calibration(path: Path, rows: Sequence[Mapping[str, Any]], models: Sequence[
         return _labelled(figure, axes[-1], models, "predicted value", path)
 
 
-def weights(path: Path, favour: np.ndarray, kinds: np.ndarray) -> Path:
-    """Draws how a method's favour [N] is spread within each kind [N] of sample, as densities."""
+def weights(path: Path, found: Mapping[str, Any]) -> Path:
+    """Draws how a method's favour is spread within each kind of sample, from what `wvm_rl.inspect` found."""
     shades = {"progress": PREDICTED, "edge": "0.6", **SHADES}
-    edges = np.linspace(favour.min(), max(favour.max(), favour.min() + 1e-6), 2 * BINS + 1)
     with plt.rc_context({"font.size": 7, "axes.spines.top": False, "axes.spines.right": False}):
         figure, axis = plt.subplots(figsize=(COLUMN, 2.0), layout="constrained")
-        for kind, shade in shades.items():
-            if (own := kinds == kind).any():
-                share = np.full(own.sum(), 1 / own.sum())
-                label = f"{kind}, {own.mean():.0%}"
-                axis.hist(favour[own], list(edges), weights=share, histtype="step", color=shade, lw=1.2, label=label)
+        for kind, row in found["kinds"].items():
+            counts = np.array(row["histogram"])
+            label = f"{kind}, {row['share']:.0%}"
+            axis.stairs(counts / counts.sum(), found["edges"], color=shades[kind], lw=1.2, label=label)
         axis.set(xlabel="weight, or condition", ylabel="share of a kind's samples")
         axis.legend(frameon=False, fontsize=6)
         return _saved(figure, path)

@@ -26,6 +26,7 @@ from wvm_rl.stats import auroc, interval
 
 PROGRESS, EDGE = "progress", "edge"
 CHANCE = 0.5
+BINS = 20  # of the histograms
 
 
 def kinds(episode: Episode, horizon: int) -> np.ndarray:
@@ -48,7 +49,7 @@ def favour(columns: Columns) -> np.ndarray:
 
 
 def inspected(samples: Samples, horizon: int) -> dict[str, Any]:
-    """Effective sample size, AUROC of progress against lapses with its interval, and shares by kind of sample."""
+    """Effective sample size, AUROC of progress against lapses with its interval; shares and histograms by kind."""
     columns = samples.columns[0]
     score = favour(columns)
     labels = np.concatenate([kinds(episode, horizon) for episode in samples.episodes])
@@ -60,6 +61,7 @@ def inspected(samples: Samples, horizon: int) -> dict[str, Any]:
     counts = np.array([len(each) for each in high]), np.array([len(each) for each in low])
     area, resampled = auroc([(wins(high, low), *counts)], joint=True)
     present = [name for name in (PROGRESS, EDGE, *KINDS) if (labels == name).any()]
+    edges = np.linspace(score.min(), max(score.max(), score.min() + 1e-6), BINS + 1)
     knob = samples.agent.knob
     return {
         "samples": len(score),
@@ -67,12 +69,14 @@ def inspected(samples: Samples, horizon: int) -> dict[str, Any]:
         "knob": {knob[0]: getattr(samples.agent, knob[0])} if knob else {},
         "auroc": area,
         "auroc_ci95": list(interval(resampled)),
+        "edges": edges.tolist(),
         "kinds": {
             name: {
                 "share": float((labels == name).mean()),
                 "mean_weight": float(columns.weight[labels == name].mean()),
                 "mean_favour": float(score[labels == name].mean()),
                 "share_of_weight": float(columns.weight[labels == name].sum() / columns.weight.sum()),
+                "histogram": np.histogram(score[labels == name], edges)[0].tolist(),
             }
             for name in present
         },
@@ -119,8 +123,7 @@ def main(config: TrainConfig, folder: Path) -> None:
         print(f"warning: {message}", file=sys.stderr)
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "inspect.json", found | {"warning": message})
-    labels = np.concatenate([kinds(episode, config.value.horizon_k) for episode in samples.episodes])
-    figures.weights(folder / "figures" / "weights.png", favour(samples.columns[0]), labels)
+    figures.weights(folder / "figures" / "weights.png", found)
     print(f"{folder}/figures/weights.png")
 
 

@@ -24,6 +24,7 @@ from wvm_rl import cli, figures
 from wvm_rl.config import GROUPS, TrainConfig, run_name
 from wvm_rl.files import exclusive
 from wvm_rl.films import as_episodes, films
+from wvm_rl.inspect import inspected
 from wvm_rl.runs import Run, check, read_summary, shared, show
 from wvm_rl.samples import Samples, collection, prepared
 from wvm_rl.stats import success_interval
@@ -172,7 +173,7 @@ def summarise(
     success, in_budget = (
         np.reshape([row[name] for row in rows], (config.seeds, -1)) for name in ("success", "success_in_budget")
     )
-    columns, knob = samples.columns, samples.agent.knob
+    columns, found = samples.columns, inspected(samples, config.value.horizon_k)
     times = [row["seconds"] for row in rows if row["success"]]
     return {
         "env": config.env.name,
@@ -189,10 +190,11 @@ def summarise(
         "success_in_budget": float(np.mean(in_budget)),
         "success_in_budget_ci95": success_interval(in_budget),
         "median_seconds_to_success": float(np.median(times)) if times else None,
-        "knob": {knob[0]: getattr(samples.agent, knob[0])} if knob else {},
+        "knob": found["knob"],
         "samples": len(columns[0].weight),
         "kept_fraction": float(np.mean([each.weight > 0 for each in columns])),
         "ess_fraction": float(np.mean([effective_fraction(each.weight) for each in columns])),
+        "favour": {name: found[name] for name in ("auroc", "auroc_ci95", "edges", "kinds")},
         "wall_seconds": seconds,
         "inputs": inputs,
     }

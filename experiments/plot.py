@@ -1,0 +1,198 @@
+"""Figures of the study from its committed files alone: `python -m experiments.plot`.
+
+Reads `experiments/results/study.parquet` and `study.json`; writes PDF and PNG, a paper's column wide, to
+`experiments/results/figures/`. Scores are successes within the time budget with 95 % intervals (`wvm_rl.stats`).
+"""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+
+from experiments.tables import BASE, BRACKET, Study, runs
+from wvm_rl import cli
+from wvm_rl.figures import COLUMN, OTHERS, PREDICTED, SHADES, TRUE
+from wvm_rl.files import atomic
+from wvm_rl.stats import crossed_mean, iqm, iqm_difference, success_interval
+
+COLOURS = (TRUE, PREDICTED, *OTHERS, "0.6", "#F0E442")
+MARKERS = "osD^v<>P"
+STYLE: Any = {
+    "font.size": 7,
+    "axes.titlesize": 7,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "legend.frameon": False,
+}
+NOISE = "noisy "  # and its standard deviation: a value source's name
+
+
+@dataclass
+class PlotConfig:
+    """Where the study lies and where its figures go."""
+
+    study: str = str(Path(__file__).parent / "results" / "study.parquet")
+    out: str | None = None  # folder; null: `figures` beside the study
+
+
+@contextmanager
+def drawn(folder: Path, name: str, width: float = COLUMN, height: float = 2.0, **layout: Any) -> Iterator[Any]:
+    """Axes to draw on, saved as PDF and PNG."""
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(figsize=(width, height), layout="constrained", **layout)
+        yield axes
+        for kind in ("pdf", "png"):
+            with atomic(folder / f"{name}.{kind}") as partial:
+                figure.savefig(partial, dpi=200, format=kind, metadata={"CreationDate": None} if kind == "pdf" else {})
+        plt.close(figure)
+
+
+def bars(value: float, low: float, high: float) -> np.ndarray:
+    """Lengths of an error bar's arms, [2,1]."""
+    return np.array([[value - low], [high - value]])
+
+
+def methods(study: Study, folder: Path) -> None:
+    """Success by task and method with the critic's values, after the paper's Figure 6."""
+    bc = study.cell("bc", "none")
+    agents = [agent for agent in dict.fromkeys(study.rows["agent"]) if agent != "bc" and study.cell(agent, "wvm")]
+    with drawn(folder, "methods", 2.1 * COLUMN) as axis:
+        for number, name in enumerate(["bc", *agents]):
+            cell = bc if name == "bc" else study.cell(name, "wvm")
+            for place, task in enumerate(study.tasks):
+                if task in cell:
+                    rate, ends = cell[task].mean(), success_interval(cell[task])
+                    x = place + 0.8 * ((number + 0.5) / (1 + len(agents)) - 0.5)
+                    label = name if task == next(iter(cell)) else None
+                    style = {"fmt": MARKERS[number], "color": COLOURS[number], "ms": 3, "lw": 1}
+                    axis.errorbar(x, rate, bars(rate, *ends), label=label, **style)
+        axis.set_xticks(range(len(study.tasks)), study.tasks)
+        axis.set(ylim=(-0.03, 1.03), ylabel="success in budget")
+        axis.legend(loc="upper center", bbox_to_anchor=(0.5, 1.2), ncols=1 + len(agents), fontsize=6, columnspacing=1)
+
+
+def bracket(study: Study, folder: Path) -> None:
+    """Gain of awr over bc by what its values know, over all tasks that have it."""
+    bc = study.cell("bc", "none")
+    cells = {value: cell for value in BRACKET if (cell := study.cell("awr", value))}
+    gains = {}
+    for value, cell in cells.items():
+        tasks = [task for task in bc if task in cell]
+        gains[value] = iqm_difference(runs(cell, tasks), runs(bc, tasks))
+    with drawn(folder, "bracket") as axis:
+        for place, (gain, low, high) in enumerate(gains.values()):
+            axis.errorbar(gain, place, xerr=bars(gain, low, high), fmt="o", color=PREDICTED, ms=4, lw=1.2)
+        axis.axvline(0, color="0.6", lw=0.7)
+        axis.set_yticks(range(len(gains)), list(gains))
+        title = ""
+        if {"wvm", "oracle"} <= gains.keys() and gains["oracle"][0] > 0:
+            title = f"the critic gives {gains['wvm'][0] / gains['oracle'][0]:.0%} of the oracle's gain"
+        axis.set(ylim=(-0.5, len(gains) - 0.5), xlabel="awr minus bc, success in budget (IQM)", title=title)
+
+
+def noise(study: Study, folder: Path) -> None:
+    """Success against the noise of the values, for each method that was given some."""
+    with drawn(folder, "noise") as axis:
+        number = 0
+        for agent in dict.fromkeys(study.rows["agent"]):
+            levels = {"oracle": 0.0} | {
+                value: float(value.removeprefix(NOISE)) for value in study.values(agent) if value.startswith(NOISE)
+            }
+            points = []
+            for value, level in sorted(levels.items(), key=lambda item: item[1]):
+                if len(levels) > 1 and (cell := study.cell(agent, value)):
+                    tasks = [task for task in cell if task in study.cell(agent, f"{NOISE}{max(levels.values())}")]
+                    points.append((level, *iqm(runs(cell, tasks))))
+            if points:
+                level, rate, low, high = np.array(points).T
+                arms = np.stack([rate - low, high - rate])
+                style = {"marker": MARKERS[number], "color": COLOURS[1 + number], "ms": 3, "lw": 1}
+                axis.errorbar(level, rate, arms, label=agent, **style)
+                number += 1
+        axis.set(xlabel="standard deviation of the values' noise", ylabel="success in budget (IQM)")
+        if number:
+            axis.legend(fontsize=6)
+
+
+def curves(cells: list[dict[str, Any]], folder: Path) -> None:
+    """Loss of each method's training with the critic's values, one panel a task."""
+    own = [cell for cell in cells if cell["value"] in ("none", "wvm") and _plain(cell)]
+    tasks = list(dict.fromkeys(cell["env"] for cell in own))
+    with drawn(folder, "curves", 2.1 * COLUMN, 1.8, ncols=len(tasks), squeeze=False, sharey=True) as axes:
+        agents = list(dict.fromkeys(cell["agent"] for cell in own))
+        for axis, task in zip(axes[0], tasks):
+            for cell in own:
+                if cell["env"] == task:
+                    colour = COLOURS[agents.index(cell["agent"])]
+                    axis.plot(*(cell["curve"][key] for key in ("step", "loss")), color=colour, lw=0.8)
+            axis.set(title=task, yscale="log")
+        axes[0, 0].set(xlabel="update", ylabel="weighted loss")
+        handles = [plt.Line2D([], [], color=COLOURS[number]) for number in range(len(agents))]
+        axes[0, -1].figure.legend(handles, agents, loc="outside upper center", ncols=len(agents), fontsize=6)
+
+
+def weights(cells: list[dict[str, Any]], folder: Path) -> None:
+    """What each method favours: histograms of weight or condition by kind of sample, of the first task."""
+    own = [cell for cell in cells if cell["value"] == "wvm" and _plain(cell)]
+    own = [cell for cell in own if cell["env"] == own[0]["env"]]
+    shades = {"progress": PREDICTED, "edge": "0.6", **SHADES}
+    with drawn(folder, "weights", 2.1 * COLUMN, 1.6, ncols=max(1, len(own)), squeeze=False) as axes:
+        for axis, cell in zip(axes[0], own):
+            for kind, row in cell["favour"]["kinds"].items():
+                counts = np.array(row["histogram"])
+                axis.stairs(counts / counts.sum(), cell["favour"]["edges"], color=shades[kind], lw=1)
+            axis.set(title=cell["agent"], ylim=(0, 1.02))
+        axes[0, 0].set(xlabel="weight, or condition", ylabel="share of a kind")
+        handles = [plt.Line2D([], [], color=shade) for shade in shades.values()]
+        axes[0, -1].figure.legend(handles, list(shades), loc="outside upper center", ncols=len(shades), fontsize=6)
+
+
+def gain(study: Study, cells: list[dict[str, Any]], folder: Path) -> None:
+    """Gain over bc against how well the method's favour tells progress from lapses, a point a task and cell."""
+    bc = study.cell("bc", "none")
+    with drawn(folder, "gain") as axis:
+        agents = list(dict.fromkeys(cell["agent"] for cell in cells if cell["agent"] != "bc"))
+        for cell in cells:
+            grids, known = study.cell(cell["agent"], cell["value"]), cell["favour"]["auroc"]
+            task = cell["env"]
+            if cell["agent"] == "bc" or not _plain(cell) or known is None or task not in bc or task not in grids:
+                continue
+            better = crossed_mean(grids[task] - bc[task])
+            number = agents.index(cell["agent"])
+            style = {"fmt": MARKERS[number], "color": COLOURS[1 + number], "ms": 3, "lw": 0.6}
+            axis.errorbar(known, better[0], bars(*better), **style)
+        axis.axhline(0, color="0.6", lw=0.7)
+        axis.set(xlabel="AUROC, progress against lapses", ylabel="success in budget, minus bc")
+        handles = [
+            plt.Line2D([], [], color=COLOURS[1 + number], marker=MARKERS[number], ls="", ms=3)
+            for number in range(len(agents))
+        ]
+        axis.figure.legend(handles, agents, loc="outside upper center", ncols=4, fontsize=6)
+
+
+def _plain(cell: dict[str, Any]) -> bool:
+    return all(cell[name] == wanted for name, wanted in BASE.items())
+
+
+def main(config: PlotConfig) -> None:
+    """Draws everything that the study has runs for."""
+    path = Path(config.study).expanduser()
+    study = Study(path)
+    cells = json.loads(path.with_suffix(".json").read_text())["cells"]
+    folder = Path(config.out).expanduser() if config.out else path.parent / "figures"
+    methods(study, folder)
+    bracket(study, folder)
+    noise(study, folder)
+    curves(cells, folder)
+    weights(cells, folder)
+    gain(study, cells, folder)
+    print(f"figures in {folder}")
+
+
+if __name__ == "__main__":
+    cli.run(main, PlotConfig, {})
