@@ -91,7 +91,7 @@ def test_implicit_q_learning_finds_the_way_to_success(tmp_path):
         return replace(made, obs=dict.fromkeys(STATE, place[:, None]), actions=np.full((length, 7), direction, "f4"))
 
     data = dataset(tmp_path / "d.hdf5", [walk(index, 20, 1 if index % 2 else -1) for index in range(6)])
-    short = IQLConfig(discount=0.9, steps=1500, batch=64, target=0.05)
+    short = IQLConfig(discount=0.9, steps=800, batch=64, target=0.05)
     low, high = ([each.value for each in replace(short, expectile=tau).source().values(data)] for tau in (0.5, 0.95))
     forward, back = high[1], high[0]
     assert (np.diff(forward) > -0.02).all() and forward[-1] > 0.8 and back[-1] < 0.1

@@ -21,7 +21,7 @@ from wvm_rl.model.wan.load import Transformer, load_transformer, save_transforme
 from wvm_rl.model.wvm import LossConfig, WorldValueModel
 from wvm_rl.sharding import MeshConfig
 
-MESHES = {"data": (8, 1), "fsdp": (1, 8), "mixed": (2, 4)}
+MESHES = {"fsdp": (1, 8), "mixed": (2, 4)}
 SIZE = 16
 BIG = "video.stack.blocks.ffn_in.kernel"
 
