@@ -1,5 +1,7 @@
 """What the VAE learns from a batch: only its first clips are decoded, all are read for progress."""
 
+from functools import cache
+
 import jax
 import numpy as np
 import pytest
@@ -8,6 +10,13 @@ from tests.model_toy import corpus, preset
 from wvm_rl.data.windows import Windows, WindowsConfig
 from wvm_rl.errors import InputError
 from wvm_rl.model.compression import Compression, CompressionConfig, kept
+
+pytestmark = pytest.mark.usefixtures("compile_quickly")
+
+
+@cache
+def initial():
+    return Compression(preset(), 2, CompressionConfig()).graph.init(0)
 
 
 @pytest.fixture(scope="module")
@@ -19,8 +28,7 @@ def batch():
 
 def parts(batch, **settings):
     compression = Compression(preset(), 2, CompressionConfig(decoded=1, **settings))
-    params = compression.graph.init(0)
-    loss, found = jax.jit(compression.loss)(params, batch, jax.random.key(0))
+    loss, found = jax.jit(compression.loss)(initial(), batch, jax.random.key(0))
     return float(loss), {name: float(value) for name, value in found.items()}
 
 

@@ -95,7 +95,7 @@ def test_implicit_q_learning_finds_the_way_to_success(tmp_path):
     low, high = ([each.value for each in replace(short, expectile=tau).source().values(data)] for tau in (0.5, 0.95))
     forward, back = high[1], high[0]
     assert (np.diff(forward) > -0.02).all() and forward[-1] > 0.8 and back[-1] < 0.1
-    np.testing.assert_allclose(forward[-1 - np.arange(5)], 0.9 ** np.arange(5), atol=0.12)
+    np.testing.assert_allclose(forward[-1 - np.arange(5)], 0.9 ** np.arange(5), atol=0.2)
     assert low[0][0] < high[0][0]  # at the start half of the data goes each way
     with pytest.raises(InputError, match=r"value\.expectile=1"):
         IQLConfig(expectile=1.0)

@@ -11,7 +11,7 @@ from experiments import plot, study, tables
 from experiments.study import PARTS, StudyConfig, sweeps
 from tests.test_train import job
 from wvm_rl.errors import InputError
-from wvm_rl.train import main
+from wvm_rl.train import Job, pipeline
 from wvm_rl.values import VALUES
 
 COLUMNS = {"env", "recipe", "episodes", "obs", "agent", "policy", "value", "horizon_k", "seed", "initial_state"}
@@ -19,9 +19,12 @@ COLUMNS |= {"success", "success_in_budget", "seconds", "commit"}
 
 
 def test_rows_name_the_cell_of_every_rollout(tmp_path):
-    main(job(tmp_path, agent="awr", value=VALUES["noisy"](noise=0.1)), tmp_path / "noisy")
-    main(job(tmp_path, agent="bc"), tmp_path / "bc")
-    main(job(tmp_path, agent="awr", value=VALUES["oracle"](shuffle=True)), tmp_path / "shuffled")
+    settings = {
+        "noisy": {"agent": "awr", "value": VALUES["noisy"](noise=0.1)},
+        "bc": {"agent": "bc"},
+        "shuffled": {"agent": "awr", "value": VALUES["oracle"](shuffle=True)},
+    }
+    pipeline([Job(job(tmp_path, **each), tmp_path / name) for name, each in settings.items()], tmp_path / "checkpoints")
     names = {}
     for name in ("noisy", "bc", "shuffled"):
         table = study.rows(tmp_path / name)
