@@ -9,8 +9,6 @@ table is made from the run folders alone; it goes to `experiments/results/extrac
 """
 
 import json
-import subprocess
-import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from envs.tasks import TASKS
+from experiments.cells import run_module
 from wvm_rl import cli
 from wvm_rl.errors import InputError
 from wvm_rl.files import atomic
@@ -74,8 +73,7 @@ def main(config: ExtractionConfig) -> None:
                 *(f"data.episodes={config.episodes}", f"seeds={config.seeds}"),
                 *(f"evaluation.rollouts={config.rollouts}", f"hydra.run.dir={folder}"),
             ]
-            if subprocess.run([sys.executable, "-m", "wvm_rl.train", *settings]).returncode:
-                raise InputError(f"{env}, {cell} failed, see above; the finished cells are kept")
+            run_module("wvm_rl.train", *settings)
     finished = {key: summary for key, folder in folders.items() if (summary := read_summary(folder))}
     if lacking := [env for env in config.envs if (env, "bc") not in finished]:
         raise InputError(f"no finished run of bc on {', '.join(lacking)} in {RUNS}: run it, all others stand beside it")

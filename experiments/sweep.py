@@ -15,6 +15,7 @@ from typing import Any
 
 from hydra import compose
 from hydra.core.config_store import ConfigStore
+from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from rich.console import Console
 from rich.table import Table
@@ -81,7 +82,10 @@ def planned(config: SweepConfig) -> list[list[Cell]]:
     sizes: dict[str, int] = {}
     for env in config.envs:
         for overrides in config.cells:
-            composed = compose("train", [f"env={env}", *config.common.split(), *overrides.split()])
+            try:
+                composed = compose("train", [f"env={env}", *config.common.split(), *overrides.split()])
+            except HydraException as error:
+                raise InputError(f"cells: `{overrides}` with `{config.common}`: {error}") from error
             settings: Any = OmegaConf.to_object(composed)
             name = "-".join([env, *(part.partition("=")[2] for part in overrides.split())])
             cell = Cell(name, settings, Path(config.folder) / f"{name}-{digest(described(settings))}")

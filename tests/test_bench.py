@@ -116,6 +116,7 @@ def test_predictions_that_do_not_fit_are_refused(tmp_path, fresh):
         (lambda table: table[table["episode"] != 2], "has no rows of lift, clip bench, episode 2"),
         (lambda table: table.assign(frame=table["frame"] + 30), r"must differ and lie in 0\.\.39"),
         (lambda table: table.assign(value=np.nan), "not finite"),
+        (lambda table: table.assign(value="high"), "not finite numbers"),
     ):
         with pytest.raises(InputError, match=message):
             values(change)

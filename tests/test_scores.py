@@ -119,6 +119,8 @@ def test_tables_say_all_that_is_needed_to_read_them(clips):
         ):
             assert part in text
     assert r"100\%" in latex(content) and "100% |" in markdown(content)
+    details = markdown(content).split("| Retry, where defined |")[1]
+    assert "| all | clock | -1.000 |" in details and "-100%" not in details  # a correlation, not a fraction
 
 
 def test_shifts_are_scored_apart(clips):

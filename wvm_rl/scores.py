@@ -387,7 +387,7 @@ def _cell(scores: Mapping[str, Any], key: str) -> str:
     score, (low, high) = scores.get(key), scores.get(f"{key}_ci95", (None, None))
     if not _known(score):
         return "-"
-    if key.endswith("_defined"):
+    if key.endswith("_defined") and not key.endswith("_where_defined"):
         return f"{score:.0%}"
     return f"{score:.3f}" + (f" [{low:.3f}, {high:.3f}]" if _known(low) and _known(high) else "")
 

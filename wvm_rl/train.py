@@ -3,7 +3,6 @@
 python -m wvm_rl.train agent=awr env=lift policy=flow value=wvm seed=0
 """
 
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,16 +11,15 @@ from typing import Any
 import numpy as np
 from omegaconf import OmegaConf
 
-from agents.acting import Asked, actor, together
 from agents.base import effective_fraction
 from agents.chunks import build
-from agents.trainer import Trained, train
-from envs.bank import bank
+from agents.trainer import train
 from envs.collect import dataset_path
-from envs.rollout import ROWS, Recording, rollouts
+from envs.rollout import Recording
 from envs.tasks import POLICY_KEYS
 from wvm_rl import cli, figures
 from wvm_rl.config import GROUPS, TrainConfig, run_name
+from wvm_rl.evaluation import evaluate
 from wvm_rl.files import exclusive
 from wvm_rl.films import as_episodes, films
 from wvm_rl.inspect import inspected
@@ -126,44 +124,6 @@ def described(config: TrainConfig) -> dict[str, Any]:
     """The content of `config.yaml`: which choice of every group, and all settings."""
     choices = {group: _choice(registry, getattr(config, group)) for group, registry in GROUPS.items()}
     return {"choices": choices, **asdict(config)}
-
-
-def evaluate(
-    config: TrainConfig, trained: Trained, asked: Sequence[Asked], recorded: set[int]
-) -> tuple[list[list[dict]], dict[int, dict[int, Recording]]]:
-    """Rolls out every policy from the same initial states.
-
-    Args:
-        asked: of each policy.
-        recorded: policies of whose first rollouts recordings are made, as many as are filmed or kept.
-
-    Returns:
-        Rows of `episodes.parquet` of each policy; policy -> rollout -> recording.
-    """
-    evaluation = config.evaluation
-    workers, count = evaluation.workers or os.cpu_count() or 1, evaluation.rollouts
-    states = bank(config.env, evaluation.seed, count, config.data.root, workers)
-    acts = [
-        actor(config.policy, trained.seed(position), trained.statistics, ROWS, each, evaluation.seed)
-        for position, each in enumerate(asked)
-    ]
-    kept = range(max(evaluation.videos, evaluation.keep))
-    table, found = rollouts(
-        config.env,
-        states,
-        together(acts, count, ROWS),
-        count * len(acts),
-        workers,
-        record=[policy * count + number for policy in recorded for number in kept],
-    )
-    rows = [
-        [{"seed": seed, **row, "rollout": row["rollout"] % count} for row in table[policy * count :][:count]]
-        for policy, seed in enumerate(trained.seeds)
-    ]
-    recordings: dict[int, dict[int, Recording]] = {}
-    for number, recording in found.items():
-        recordings.setdefault(number // count, {})[number % count] = recording
-    return rows, recordings
 
 
 def summarise(

@@ -26,7 +26,7 @@ def _table(path: Path, columns: Sequence[str], value: str) -> pd.DataFrame:
     """The columns of a parquet file; empty values are left to the caller, others must be finite.
 
     Raises:
-        InputError: no such file, a column is missing, or a value is infinite.
+        InputError: no such file, a column is missing, or a value is infinite or no number.
     """
     try:
         table = pd.read_parquet(path)
@@ -34,8 +34,8 @@ def _table(path: Path, columns: Sequence[str], value: str) -> pd.DataFrame:
         raise InputError(f"{path}: cannot be read as parquet ({str(error).splitlines()[0]})") from error
     if missing := [column for column in columns if column not in table]:
         raise InputError(f"{path} lacks column {missing[0]}: it needs {', '.join(columns)}")
-    if np.isinf(table[value].to_numpy(float)).any():
-        raise InputError(f"{path}: column {value} has numbers that are not finite: remove those rows")
+    if not pd.api.types.is_numeric_dtype(table[value]) or np.isinf(table[value].to_numpy(float)).any():
+        raise InputError(f"{path}: column {value} has values that are not finite numbers: remove those rows")
     return table
 
 
@@ -100,7 +100,7 @@ class Predictions:
         self.name, self.path = name, Path(path).expanduser()
         table = _table(self.path, COLUMNS, "value")
         if table["value"].isna().any():
-            raise InputError(f"{self.path}: column value has numbers that are not finite: remove those rows")
+            raise InputError(f"{self.path}: column value has values that are not finite numbers: remove those rows")
         self._rows = {key: rows.sort_values("frame") for key, rows in table.groupby(["task", "clip", "episode"])}
         self._digest = hashlib.sha256(self.path.read_bytes()).hexdigest()
 

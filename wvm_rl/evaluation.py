@@ -1,0 +1,48 @@
+"""Rollouts of trained policies: what a run is judged by."""
+
+import os
+from collections.abc import Sequence
+
+from agents.acting import Asked, actor, together
+from agents.trainer import Trained
+from envs.bank import bank
+from envs.rollout import ROWS, Recording, rollouts
+from wvm_rl.config import TrainConfig
+
+
+def evaluate(
+    config: TrainConfig, trained: Trained, asked: Sequence[Asked], recorded: set[int]
+) -> tuple[list[list[dict]], dict[int, dict[int, Recording]]]:
+    """Rolls out every policy from the same initial states.
+
+    Args:
+        asked: of each policy.
+        recorded: policies of whose first rollouts recordings are made, as many as are filmed or kept.
+
+    Returns:
+        Rows of `episodes.parquet` of each policy; policy -> rollout -> recording.
+    """
+    evaluation = config.evaluation
+    workers, count = evaluation.workers or os.cpu_count() or 1, evaluation.rollouts
+    states = bank(config.env, evaluation.seed, count, config.data.root, workers)
+    acts = [
+        actor(config.policy, trained.seed(position), trained.statistics, ROWS, each, evaluation.seed)
+        for position, each in enumerate(asked)
+    ]
+    kept = range(max(evaluation.videos, evaluation.keep))
+    table, found = rollouts(
+        config.env,
+        states,
+        together(acts, count, ROWS),
+        count * len(acts),
+        workers,
+        record=[policy * count + number for policy in recorded for number in kept],
+    )
+    rows = [
+        [{"seed": seed, **row, "rollout": row["rollout"] % count} for row in table[policy * count :][:count]]
+        for policy, seed in enumerate(trained.seeds)
+    ]
+    recordings: dict[int, dict[int, Recording]] = {}
+    for number, recording in found.items():
+        recordings.setdefault(number // count, {})[number % count] = recording
+    return rows, recordings
