@@ -28,7 +28,7 @@ class DataConfig:
     """Expert episodes to learn from."""
 
     tasks: list[str] = field(default_factory=lambda: list(TASKS))
-    episodes: int = 180  # a task
+    episodes: int = 200  # a task
     held_out: int = 10  # episodes a task kept for the check printed during training
     looks: int = 1  # random cameras, lights and textures in which every episode is seen beside the plain one
     fps: int | None = None  # frames a second kept, at least those the model reads; null: as many
@@ -56,6 +56,7 @@ class PretrainConfig(StagesConfig):
     data: DataConfig = field(default_factory=DataConfig)
     hosts: HostsConfig = field(default_factory=HostsConfig)
     until: str = "wvm"  # pool: stops when the windows are encoded, which one host does | wvm: trains and exports
+    half: bool = True  # exports weights of half precision: half the room
     out: str | None = None  # folder of the critic; null: `critics/<preset>-<fingerprint>` in the data folder
 
     def __post_init__(self) -> None:
@@ -149,6 +150,8 @@ def main(config: PretrainConfig) -> None:
     critic, scores = train(stages)
     if not is_first():
         return
+    if config.half:
+        critic = critic.halved()
     name = f"{critic.config.preset}-{critic.fingerprint[:8]}"
     out = Path(config.out).expanduser() if config.out else data_folder(config.data.root) / "critics" / name
     start_of = config.pretrained.described(config.wvm.transformer.lora_rank)

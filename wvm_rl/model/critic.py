@@ -62,6 +62,14 @@ class Critic:
         """Its compiled functions."""
         return Inference(self.codec, self.model, self.config.latents, self.part("vae"), self.part("wvm"))
 
+    def halved(self) -> "Critic":
+        """The critic with its f32 weights at half precision.
+
+        Raises:
+            InputError: a weight that half precision cannot hold, by name.
+        """
+        return Critic(self.config, weights.halved(self.params), self.card)
+
     @property
     def fps(self) -> float:
         """Frames a second it expects."""

@@ -40,13 +40,13 @@ class StagesConfig:
     wvm: Any = MISSING  # preset
     seed: int = 0
     pretrained: PretrainedConfig = field(default_factory=PretrainedConfig)
-    windows: WindowsConfig = field(default_factory=WindowsConfig)
+    windows: WindowsConfig = field(default_factory=lambda: WindowsConfig(jitter=0.1, shift=0.03))
     compression: CompressionConfig = field(default_factory=CompressionConfig)
     vae: FitConfig = field(default_factory=lambda: FitConfig(steps=5000, batch=32, learning_rate=2e-3, save_every=200))
-    pool: int = 72_000  # encoded windows
+    pool: int = 84_000  # encoded windows
     loss: LossConfig = field(default_factory=LossConfig)
     model: FitConfig = field(
-        default_factory=lambda: FitConfig(steps=5000, batch=64, learning_rate=1e-3, save_every=200)
+        default_factory=lambda: FitConfig(steps=6000, batch=64, learning_rate=1e-3, save_every=200)
     )
     video_steps: int = 0  # updates of the video stream on the video loss alone, before both streams train
     frozen: bool = False  # the video stream stays as those updates, or published weights, left it

@@ -57,9 +57,35 @@ def _name(path: tuple[Any, ...]) -> str:
     return ".".join(str(entry.key) for entry in path if hasattr(entry, "key"))
 
 
+def halved(params: dict[str, Any]) -> dict[str, np.ndarray]:
+    """Rounds f32 arrays to the nearest number of half precision, so that `save` takes half the room for them.
+
+    Raises:
+        InputError: a number that half precision cannot hold, by name.
+    """
+    rounded = {}
+    for name, value in params.items():
+        array = np.asarray(value)
+        if array.dtype == np.float32:
+            with np.errstate(over="ignore"):
+                array = array.astype(np.float16).astype(np.float32)
+            if not np.isfinite(array).all():
+                raise InputError(f"{name} has numbers beyond half precision: export with half=false")
+        rounded[name] = array
+    return rounded
+
+
 def save(path: Path, params: dict[str, Any]) -> None:
-    """Writes one safetensors file; equal arrays give equal bytes."""
-    save_file({name: np.ascontiguousarray(params[name]) for name in sorted(params)}, path)
+    """Writes one safetensors file, f32 arrays as f16 where that loses nothing; equal arrays give equal bytes."""
+    save_file({name: _packed(np.ascontiguousarray(params[name])) for name in sorted(params)}, path)
+
+
+def _packed(array: np.ndarray) -> np.ndarray:
+    if array.dtype != np.float32:
+        return array
+    with np.errstate(over="ignore"):
+        half = array.astype(np.float16)
+    return half if np.array_equal(half.astype(np.float32), array) else array
 
 
 def load(
@@ -92,6 +118,8 @@ def load(
     for name, shape in shapes.items():
         tensor = found[name]
         kind = np.dtype(stored(name))
+        if tensor.dtype == np.float16 and kind == np.float32:
+            tensor = found[name] = tensor.astype(kind)  # see `save`
         if tensor.shape != shape or tensor.dtype != kind:
             raise InputError(
                 f"{path}: {name} is {tensor.dtype}{list(tensor.shape)}, its config needs {kind}{list(shape)}"
