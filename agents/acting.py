@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from agents.chunks import Statistics
+from agents.chunks import Seen, Statistics
 from agents.policies.base import Constant, Params, PolicyConfig
 from wvm_rl.errors import InputError
 
@@ -37,6 +37,8 @@ def actor(
 ) -> Act:
     """A function `act(obs [B,O], rollout [B], step [B]) -> actions [B, execute, A]` f32 in [-1,1], B <= rows.
 
+    Observations with pictures are records [B] of `state` and `pictures` (`envs.observations.packed`).
+
     Row b depends on (seed, rollout[b], step[b], obs[b]) alone, bit for bit: its random key is derived from these, every
     call runs the same program on `rows` rows (short batches are padded).
 
@@ -58,20 +60,23 @@ def actor(
     batched = _program(Constant(policy))
 
     def act(obs: np.ndarray, rollout: np.ndarray, step: np.ndarray) -> np.ndarray:
-        count = len(obs)
-        if obs.ndim != 2 or obs.shape[1] != size:
-            raise InputError(f"observations have shape {obs.shape}, the policy was trained on [B, {size}]: same keys?")
+        count, state = len(obs), obs["state"] if obs.dtype.names else obs
+        if state.ndim != 2 or state.shape[1] != size:
+            raise InputError(
+                f"observations have shape {state.shape}, the policy was trained on [B, {size}]: same keys?"
+            )
         if not count == len(rollout) == len(step) or count > rows:
             raise InputError(
                 f"{count} observations, {len(rollout)} rollouts, {len(step)} steps: at most {rows} of each"
             )
-        if not np.isfinite(obs).all():
-            raise InputError(f"observation of rollout {rollout[np.argmin(np.isfinite(obs).all(1))]} is not finite")
-        padded = np.zeros((rows, size), np.float32)
+        if not np.isfinite(state).all():
+            raise InputError(f"observation of rollout {rollout[np.argmin(np.isfinite(state).all(1))]} is not finite")
+        padded = np.zeros((rows, *obs.shape[1:]), obs.dtype)
         padded[:count] = obs
+        seen = Seen(padded["state"], padded["pictures"]) if obs.dtype.names else padded
         keys = np.zeros((2, rows), np.uint32)
         keys[:, :count] = rollout, step
-        return np.asarray(batched(params, statistics, padded, *keys, jnp.uint32(seed), cond, **guided))[:count]
+        return np.asarray(batched(params, statistics, seen, *keys, jnp.uint32(seed), cond, **guided))[:count]
 
     return act
 
@@ -87,9 +92,8 @@ def _program(policy: Constant) -> Any:
 
         def row(obs, rollout, step):
             rng = jax.random.fold_in(jax.random.fold_in(root, rollout), step)
-            normal = sample(
-                params, statistics.observation(obs)[None], rng, None if cond is None else cond[None], guidance
-            )[0]
+            seen = jax.tree.map(lambda leaf: leaf[None], statistics.observation(obs))
+            normal = sample(params, seen, rng, None if cond is None else cond[None], guidance)[0]
             actions = jnp.clip(statistics.action(normal[:execute]), -1.0, 1.0)
             return actions.at[:, -1].set(jnp.where(actions[:, -1] < 0, -1.0, 1.0))  # the gripper is a switch
 
@@ -116,7 +120,7 @@ def together(acts: Sequence[Act], count: int, rows: int) -> Act:
                 if policy[position] == policy[first]:
                     batch.setdefault(int(inner[position]) % rows, position)
             here, there = list(batch), list(batch.values())
-            padded, keys = np.zeros((rows, obs.shape[1]), np.float32), np.zeros((2, rows), np.int64)
+            padded, keys = np.zeros((rows, *obs.shape[1:]), obs.dtype), np.zeros((2, rows), np.int64)
             padded[here], keys[0, here], keys[1, here] = obs[there], inner[there], np.asarray(step)[there]
             actions = acts[policy[first]](padded, *keys)
             result = np.zeros((len(obs), *actions.shape[1:]), np.float32) if result is None else result

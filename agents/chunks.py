@@ -1,11 +1,13 @@
 """Training arrays from episodes: normalised observations and actions, and action chunks gathered on the device."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
+from agents.policies.base import Spec
 from wvm_rl.errors import InputError
 
 if TYPE_CHECKING:
@@ -13,6 +15,13 @@ if TYPE_CHECKING:
 
 STD_FLOOR = {"observation": 1e-3, "action": 1e-2}  # a dimension that hardly moves must not be blown up to noise
 CLIP = 10.0  # normalised observations are clipped to +-CLIP standard deviations
+
+
+class Seen(NamedTuple):
+    """Observations with pictures: state [..., O] f32 and pictures [..., C,S,S,3] u8, one a camera."""
+
+    state: Any
+    pictures: Any
 
 
 class Statistics(NamedTuple):
@@ -27,7 +36,9 @@ class Statistics(NamedTuple):
     action_std: np.ndarray
 
     def observation(self, obs: Any) -> Any:
-        """Normalises raw observations [..., O]."""
+        """Normalises raw observations [..., O]; pictures stay as they are."""
+        if isinstance(obs, Seen):
+            return obs._replace(state=self.observation(obs.state))
         return jnp.clip((obs - self.obs_mean) / self.obs_std, -CLIP, CLIP)
 
     def action(self, normalised: Any) -> Any:
@@ -36,21 +47,46 @@ class Statistics(NamedTuple):
 
 
 class Data(NamedTuple):
-    """A dataset of N control steps, episode after episode, normalised.
+    """A dataset of N control steps, episode after episode, normalised, of which M are samples.
 
-    obs: [N,O] f32. actions: [N,A] f32. end: [N] i32, index of the last step of the sample's episode.
+    obs: of the samples, [M,O] f32 or `Seen`. actions: [N,A] f32. end: [N] i32, index of the last step of the step's
+    episode. step: [M] i32, control step of each sample; None: every step is one.
     """
 
     obs: Any
     actions: Any
     end: Any
+    step: Any = None
+
+    @property
+    def samples(self) -> int:
+        """M."""
+        return len(self.end if self.step is None else self.step)
+
+    @property
+    def spec(self) -> Spec:
+        """Sizes for an unconditioned policy."""
+        seen = isinstance(self.obs, Seen)
+        state = self.obs.state if seen else self.obs
+        return Spec(state.shape[1], self.actions.shape[1], cameras=self.obs.pictures.shape[1] if seen else 0)
+
+    def sample(self, row: Any) -> tuple[Any, Any]:
+        """Observations and control steps [B] of the samples `row` [B], inside jit."""
+        obs = jax.tree.map(lambda leaf: leaf[row], self.obs)
+        return obs, row if self.step is None else self.step[row]
 
 
-def build(episodes: Sequence["Episode"], keys: Sequence[str]) -> tuple[Data, Statistics]:
+Frames = tuple[np.ndarray, np.ndarray]  # pictures [F,C,S,S,3] u8 of an episode and the control step [F] i32 of each
+
+
+def build(
+    episodes: Sequence["Episode"], keys: Sequence[str], frames: Callable[[int], Frames] | None = None
+) -> tuple[Data, Statistics]:
     """Training arrays and their statistics.
 
     Args:
         keys: observation keys, concatenated in this order; each [T] or [T,D] in every episode.
+        frames: place in `episodes` -> its pictures, for policies that see some: samples are the steps that have one.
 
     Raises:
         InputError: no episodes, a missing key, or shapes that do not fit each other.
@@ -75,6 +111,11 @@ def build(episodes: Sequence["Episode"], keys: Sequence[str]) -> tuple[Data, Sta
         actions=jnp.asarray(normalised, jnp.float32),
         end=jnp.asarray(np.repeat(np.cumsum(lengths) - 1, lengths), jnp.int32),
     )
+    if frames is not None:
+        pictures, steps = zip(*map(frames, range(len(episodes))))
+        first = np.cumsum([0, *lengths[:-1]])
+        step = jnp.asarray(np.concatenate([start + own for start, own in zip(first, steps)]), jnp.int32)
+        data = data._replace(obs=Seen(data.obs[step], jnp.asarray(np.concatenate(pictures))), step=step)
     return data, statistics
 
 

@@ -100,11 +100,11 @@ def train(
         raise InputError(f"seeds={list(seeds)} must be numbers between 0 and 2^32 - 1, at least one")
     if len(columns) != len(seeds):
         raise InputError(f"columns of {len(columns)} seeds do not fit {len(seeds)} seeds: give one a seed")
-    fitted = [fitting(each, len(data.obs)) for each in columns]
+    fitted = [fitting(each, len(data.end)) for each in columns]
     if len({each.cond is None for each in fitted}) > 1:
         raise InputError("conditioned and unconditioned policies are different programs: train them apart")
     weight, cond, hidden = jax.tree.map(lambda *each: jnp.asarray(np.stack(each), jnp.float32), *fitted)
-    spec = Spec(data.obs.shape[1], data.actions.shape[1], 0 if cond is None else cond.shape[2])
+    spec = data.spec._replace(cond=0 if cond is None else cond.shape[2])
     trainer = _trainer(Constant(policy), Constant(config), spec)
     keys = jnp.asarray(seeds, jnp.uint32)
     abstract = jax.eval_shape(trainer.init, keys)
@@ -199,14 +199,15 @@ class _Trainer:
 
     def update(self, seed: Any, data: Data, columns: Columns, state: Any, _: None) -> tuple[Any, Any]:
         """One gradient update of one seed."""
-        index, rng = draw(seed, state["step"], len(data.obs), self.config.batch)
+        row, rng = draw(seed, state["step"], data.samples, self.config.batch)
+        obs, index = data.sample(row)
         actions, valid = gather(data, index, self.policy.horizon)
         cond = known = None
         if columns.cond is not None:
             cond = columns.cond[index]
             rng, mask = jax.random.split(rng)
             known = jax.random.bernoulli(mask, 1 - columns.hidden, (len(index),)).astype(jnp.float32)
-        batch = Batch(data.obs[index], actions, valid, cond, known)
+        batch = Batch(obs, actions, valid, cond, known)
         w = columns.weight[index]
         loss, gradient = jax.value_and_grad(lambda p: weighted_mean(w, self.policy.loss(p, batch, rng)))(
             state["params"]

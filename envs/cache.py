@@ -17,7 +17,7 @@ __all__ = ["data_folder", "exclusive", "key"]
 SIMULATORS = ("mujoco", "robosuite")
 # Files of `envs` that shape neither an episode nor an initial state, or whose content is in the settings; an edit of
 # any other file outdates what is cached.
-NEUTRAL = {"__init__", "bank", "cache", "collect", "render", "rollout", "tasks", "video", "workers"}
+NEUTRAL = {"__init__", "bank", "cache", "collect", "observations", "render", "rollout", "tasks", "video", "workers"}
 
 
 def data_folder(root: str | None) -> Path:

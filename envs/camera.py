@@ -38,8 +38,8 @@ class View:
     elevation: float  # degrees, negative looks down
 
 
-# Chosen so that hand, objects and goals stay in the picture in every kind of episode, as large as that allows. Two cubes
-# are seen from so far above that one behind the other does not look stacked.
+# Chosen so that hand, objects and goals stay in the picture in every kind of episode, as large as that allows; two
+# cubes are seen from so far above that one behind the other does not look stacked.
 TABLE = View((-0.09, 0.03, 0.945), 0.525, 205.0, -32.0)
 VIEWS = {  # a body that tells the scene -> how it is seen
     "cubeB_main": View((-0.05, -0.09, 0.937), 0.62, 210.0, -42.0),

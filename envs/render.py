@@ -2,8 +2,8 @@
 
 import os
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import h5py
@@ -68,6 +68,20 @@ def in_look(dataset: Dataset, camera: str, look: str, workers: int | None = None
             size = {shown: dataset.frames_shape(0, camera)[1]}
             jobs = [Job(index, dataset.name(index), size, dataset.frame_steps(index)) for index in range(len(dataset))]
             _write(dataset.path, path, jobs, workers, {shown: camera})
+    return path
+
+
+def shown(dataset: Dataset, cameras: Sequence[str], fps: int, size: int, workers: int | None = None) -> Path:
+    """The dataset whose frames are those of other cameras, rate and size; made once, beside its source."""
+    path = dataset.path.with_name(f"{dataset.path.stem}-{'+'.join(cameras)}-{fps}fps-{size}.hdf5")
+    with exclusive(path):
+        if not path.exists():
+            config = RenderConfig(str(dataset.path), list(cameras), fps, size, workers)
+            jobs = [
+                replace(_job(dataset, index, config), sizes=dict.fromkeys(cameras, size))
+                for index in range(len(dataset))
+            ]
+            _write(dataset.path, path, jobs, workers, {})
     return path
 
 

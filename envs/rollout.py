@@ -7,11 +7,13 @@ import numpy as np
 from tqdm import tqdm
 
 from envs.bank import Bank
-from envs.tasks import CONTROL_FREQUENCY, POLICY_KEYS, TaskConfig
+from envs.observations import ObservationConfig, State, packed
+from envs.tasks import CONTROL_FREQUENCY, TaskConfig
 from envs.workers import Workers
 from wvm_rl.errors import InputError
 
-# (observations [B, O] f32, rollout [B] i64, control step [B] i64) -> actions [B, E, 7], E of which are executed.
+# (observations [B, O] f32, or records [B] if there are pictures (`envs.observations.packed`), rollout [B] i64, control
+# step [B] i64) -> actions [B, E, 7], E of which are executed.
 Act = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 MAX_LIVE = 8  # simulations a worker may hold, 110 MB each
 ROWS = 16  # of a policy call
@@ -33,7 +35,7 @@ class Job:
     """What a worker needs to know of the rollouts."""
 
     task: TaskConfig
-    keys: tuple[str, ...]
+    observation: ObservationConfig
     horizon: int  # control steps
     record: frozenset[int]
 
@@ -45,7 +47,7 @@ def rollouts(
     count: int,
     workers: int,
     *,
-    keys: Iterable[str] = POLICY_KEYS,
+    observation: ObservationConfig | None = None,
     horizon: int | None = None,
     record: Iterable[int] = (),
     rows: int = ROWS,
@@ -60,7 +62,7 @@ def rollouts(
 
     Args:
         act: the policy; rows that stand for no rollout hold zeros.
-        keys: observation keys, concatenated in that order.
+        observation: what the policy sees (default: the state).
         record: rollouts whose states are returned.
         live: simulations a worker runs in turn, at most 8.
 
@@ -77,7 +79,7 @@ def rollouts(
         raise InputError(f"live={live} simulations a worker must lie in [1, {MAX_LIVE}]")
     workers = min(workers, count)
     live = min(live, -(-count // workers))
-    job = Job(task, tuple(keys), horizon or task.horizon, frozenset(record))
+    job = Job(task, observation or State(), horizon or task.horizon, frozenset(record))
     schedule = _Schedule(task, bank, count)
     bar = tqdm(total=count, desc=f"rollouts of {task.name}", unit="rollout")
     with bar, Workers(performer, (job,), workers, timeout) as pool:
@@ -121,7 +123,7 @@ class Report:
 
     rollout: int
     step: int  # control steps executed
-    observation: np.ndarray  # [O] f32
+    observation: np.ndarray  # [O] f32, or a record []
     success: bool
     done: bool
     recording: Recording | None = None
@@ -181,7 +183,7 @@ def call(act: Act, running: dict[int, Report], rows: int) -> dict[int, np.ndarra
         for rollout in left:
             batch.setdefault(rollout % rows, rollout)
         first = running[left[0]].observation
-        observations = np.zeros((rows, len(first)), np.float32)
+        observations = np.zeros((rows, *first.shape), first.dtype)
         rollout_index, step = np.zeros(rows, np.int64), np.zeros(rows, np.int64)
         for row, rollout in batch.items():
             observations[row] = running[rollout].observation
@@ -218,12 +220,17 @@ class _Slot:
     """One live simulation of a worker and the rollout that it is in."""
 
     def __init__(self, job: Job, simulation):
+        from envs.camera import Camera  # here, so that only workers load the simulator
+
         self.job, self.simulation = job, simulation
+        self.cameras = [Camera(name, job.observation.size) for name in job.observation.cameras]
 
     def start(self, order: Start) -> Report:
         self.rollout, self.step = order.rollout, 0
         self.simulation.restore(order.model_file, order.state)
         self.states, self.actions = [self.simulation.state], []
+        for camera in self.cameras:
+            camera.begin(order.state)
         self.obs: list[dict[str, np.ndarray]] = []
         return self._report()
 
@@ -247,13 +254,15 @@ class _Slot:
 
     def _report(self) -> Report:
         known = self.simulation.observations
-        unknown = [key for key in self.job.keys if key not in known]
+        keys = self.job.observation.keys
+        unknown = [key for key in keys if key not in known]
         if unknown:
             raise InputError(f"unknown observation keys {unknown}: choose from {', '.join(sorted(known))}")
-        observation = np.concatenate([known[key].ravel() for key in self.job.keys]).astype(np.float32)
+        state = np.concatenate([known[key].ravel() for key in keys]).astype(np.float32)
+        pictures = [camera(self.simulation.model, self.simulation.state) for camera in self.cameras]
         recording = None
         if self._done and self.rollout in self.job.record:
             obs = {key: np.stack([row[key] for row in self.obs]) for key in self.obs[0]}
             trace = np.stack(self.states), obs, np.stack(self.actions)
             recording = Recording(self.simulation.model_file, *trace, self.simulation.success)
-        return Report(self.rollout, self.step, observation, self.simulation.success, self._done, recording)
+        return Report(self.rollout, self.step, packed(state, pictures), self.simulation.success, self._done, recording)

@@ -4,21 +4,20 @@
     python -m experiments.ablations variants=[full,p0] seeds=1
 
 A cell trains one variant with one seed and scores it (`experiments.cells`); VAE and windows are shared where a variant
-leaves them alone. Finished cells are kept, interrupted ones go on. Means and spreads over seeds go to
+leaves them alone. Finished cells are kept and committed, interrupted ones go on. Means and spreads over seeds go to
 `experiments/results/ablations.md`, all numbers to `ablations.json` beside it.
 """
 
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from experiments.cells import SCORES, finished, header, publish, scored, trained
+from experiments.cells import SCORES, Cells, header, publish
 from wvm_rl import cli
 from wvm_rl.errors import InputError
 
-RUNS, RESULTS = Path("runs/ablations"), Path(__file__).parent / "results"
+CELLS = Cells("ablations")
 VARIANTS = {  # name -> what it is, and overrides of the recipe; the later one wins
     "full": ("the recipe", ""),
     "no_video_loss": ("value loss alone", "loss.video=0"),
@@ -78,14 +77,13 @@ def main(config: AblationsConfig) -> None:
     keys = [(variant, seed) for seed in range(config.seeds) for variant in config.variants]
     for number, (variant, seed) in enumerate(keys):
         training, scoring = settings(config, variant, seed)
-        name = f"{variant}-{seed}"
-        if not config.run and not finished(RUNS, name, training, scoring):
-            continue
-        print(f"### {number + 1} of {len(keys)}: {variant}, seed {seed}", flush=True)
-        found[variant].append(scored(trained(RUNS, name, training), scoring))
-        report(config, {variant: cells for variant, cells in found.items() if cells})
+        if config.run:
+            print(f"### {number + 1} of {len(keys)}: {variant}, seed {seed}", flush=True)
+        if cell := CELLS(f"{variant}-{seed}", training, scoring, config.run):
+            found[variant].append(cell)
+            report(config, {variant: cells for variant, cells in found.items() if cells})
     if not any(found.values()):
-        raise InputError(f"no finished cell in {RUNS}: run some with run=true")
+        raise InputError(f"no finished cell in {CELLS.results / CELLS.name}: run some with run=true")
     print(table({variant: cells for variant, cells in found.items() if cells}))
 
 
@@ -97,7 +95,7 @@ def report(config: AblationsConfig, found: dict[str, list[dict[str, Any]]]) -> N
     )
     text = f"{table(found)}\n\nMean and, over seeds of the model's training, standard deviation; {budget}."
     commits = {cell["commit"] for cells in found.values() for cell in cells}
-    publish(RESULTS / "ablations", "Ablations", text, {"budget": budget, "variants": found}, commits)
+    publish(CELLS.results / CELLS.name, "Ablations", text, {"budget": budget, "variants": found}, commits)
 
 
 def table(found: dict[str, list[dict[str, Any]]]) -> str:

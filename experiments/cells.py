@@ -4,6 +4,7 @@ import hashlib
 import json
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from wvm_rl.files import atomic
 from wvm_rl.provenance import provenance
 from wvm_rl.runs import write_json
 
+RESULTS = Path(__file__).parent / "results"
 SCORES = ("hesitation_rmse", "retry_voc", "expert_voc", "cycle_voc", "frozen_range", "failure_auroc", "lapse_auroc")
 
 
@@ -21,31 +23,42 @@ def run_module(module: str, *settings: str) -> None:
         raise InputError(f"python -m {module} {' '.join(settings)} failed, see above; finished cells are kept")
 
 
-def trained(runs: Path, name: str, settings: list[str]) -> Path:
-    """Folder of the critic that `wvm_rl.pretrain` makes of these settings, made once."""
-    folder = runs / f"{name}-{_digest(settings)}"
-    if not (folder / "config.json").exists():
-        run_module("wvm_rl.pretrain", *settings, f"out={folder}")
-    return folder
+@dataclass
+class Cells:
+    """Cells of a study: a critic of given settings, scored with given ones, each once.
 
+    Records lie in `<results>/<name>/` and are committed, so that a study goes on on another machine; critics and full
+    scores in `<runs>/<name>/`.
+    """
 
-def scored(critic: Path, settings: list[str]) -> dict[str, Any]:
-    """Scores of a critic by `wvm_rl.bench` with these settings, made once; with its fingerprint and the commit."""
-    folder = _bench(critic, settings)
-    if not (folder / "bench.json").exists():
-        run_module("wvm_rl.bench", "models=[wvm]", *settings, f"critic={critic}", f"hydra.run.dir={folder}")
-    content = json.loads((folder / "bench.json").read_text())
-    commit = json.loads((folder / "versions.json").read_text())["commit"]
-    return {score: content[score] for score in SCORES} | {"critic": content["critic"], "commit": commit}
+    name: str
+    results: Path = RESULTS
+    runs: Path = Path("runs")
 
+    def __call__(self, cell: str, training: list[str], scoring: list[str], run: bool = True) -> dict[str, Any] | None:
+        """Scores of a cell, with its critic's fingerprint, the commit and its settings; None if it may not run.
 
-def finished(runs: Path, name: str, training: list[str], scoring: list[str]) -> bool:
-    """Whether a cell has been trained and scored."""
-    return (_bench(runs / f"{name}-{_digest(training)}", scoring) / "bench.json").exists()
-
-
-def _bench(critic: Path, settings: list[str]) -> Path:
-    return critic.with_name(f"{critic.name}-bench-{_digest(settings)}")
+        Args:
+            cell: its name; a digest of the settings is added.
+            training: settings of `wvm_rl.pretrain`.
+            scoring: settings of `wvm_rl.bench`.
+        """
+        record = self.results / self.name / f"{cell}-{_digest([*training, *scoring])}.json"
+        if record.exists():
+            return json.loads(record.read_text())
+        if not run:
+            return None
+        critic = self.runs / self.name / f"{cell}-{_digest(training)}"
+        if not (critic / "config.json").exists():
+            run_module("wvm_rl.pretrain", *training, f"out={critic}")
+        folder = critic.with_name(f"{critic.name}-bench-{_digest(scoring)}")
+        if not (folder / "bench.json").exists():
+            run_module("wvm_rl.bench", "models=[wvm]", *scoring, f"critic={critic}", f"hydra.run.dir={folder}")
+        content = json.loads((folder / "bench.json").read_text())
+        commit = json.loads((folder / "versions.json").read_text())["commit"]
+        scores = {score: content[score] for score in SCORES} | {"critic": content["critic"], "commit": commit}
+        write_json(record, scores | {"training": training, "scoring": scoring})
+        return json.loads(record.read_text())
 
 
 def _digest(settings: list[str]) -> str:

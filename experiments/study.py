@@ -2,7 +2,8 @@
 
 Parts, in order: methods with the critic on six tasks; value sources under one method; on two tasks all methods with the
 oracle, noise, other data, and a classical critic. Every part is a sweep (`experiments.sweep`) of one folder: cells that
-parts share run once, finished ones are kept, an interrupted study goes on. Every rollout so far becomes a row of
+parts share run once, finished ones are kept, an interrupted study goes on, on another machine, too: run folders lie in
+`experiments/results/study/` and are committed without weights and figures. Every rollout so far becomes a row of
 `experiments/results/study.parquet`, from which `experiments.tables` makes tables.
 """
 
@@ -26,7 +27,8 @@ from wvm_rl.files import atomic
 from wvm_rl.provenance import provenance
 from wvm_rl.runs import read_summary, write_json
 
-RUNS, RESULT = Path("runs/study"), Path(__file__).parent / "results" / "study.parquet"
+RESULTS = Path(__file__).parent / "results"
+RUNS, RESULT = RESULTS / "study", RESULTS / "study.parquet"
 CELL = ("env", "recipe", "episodes", "obs", "agent", "policy", "value")
 TWO = ("lift", "can")
 NOISE = (0.02, 0.05, 0.1)  # standard deviations
@@ -114,7 +116,7 @@ def rows(folder: Path) -> pd.DataFrame | None:
         env=summary["env"],
         recipe=summary["recipe"],
         episodes=summary["episodes"],
-        obs="state",
+        obs=settings["choices"]["obs"],
         agent=summary["agent"],
         policy=summary["policy"],
         value=named,

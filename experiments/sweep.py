@@ -95,6 +95,19 @@ def planned(config: SweepConfig) -> list[list[Cell]]:
     return list(programs.values())
 
 
+def jobs(programs: list[list[Cell]]) -> list[list[Job]]:
+    """The runs of the cells.
+
+    Raises:
+        InputError: one was finished or begun with other episodes, or another critic, than it would have now.
+    """
+    sources: dict[str, Any] = {}
+    for value in (cell.config.value for cells in programs for cell in cells):
+        if repr(value) not in sources:
+            sources[repr(value)] = value.source()
+    return [[Job(cell.config, cell.folder, sources[repr(cell.config.value)]) for cell in cells] for cells in programs]
+
+
 def show(programs: list[list[Cell]]) -> None:
     """Prints which cells share a program and what remains."""
     table = Table(title="programs and their cells")
@@ -117,15 +130,16 @@ def main(config: SweepConfig) -> None:
     """Runs what is not finished, program by program."""
     programs = planned(config)
     show(programs)
+    runs = jobs(programs)
     for number, cells in enumerate(programs):
-        left = [cell for cell in cells if not cell.finished]
+        left = {cell.name: job for cell, job in zip(cells, runs[number]) if not cell.finished}
         if not left or not config.run:
             continue
-        print(f"### program {number + 1} of {len(programs)}: {', '.join(cell.name for cell in left)}", flush=True)
-        names = json.dumps([cell.folder.name for cell in left])
+        print(f"### program {number + 1} of {len(programs)}: {', '.join(left)}", flush=True)
+        names = json.dumps([job.folder.name for job in left.values()])
         place = Path(config.folder) / "programs" / hashlib.sha256(names.encode()).hexdigest()[:8]
         with exclusive(place):
-            pipeline([Job(cell.config, cell.folder) for cell in left], place / "checkpoints")
+            pipeline(list(left.values()), place / "checkpoints")
 
 
 if __name__ == "__main__":

@@ -1,20 +1,19 @@
 """How a critic scores a task that it never saw: `python -m experiments.unseen_task`.
 
 For every task a critic learns the other five and is scored on it, beside the critic that learned all six with the same
-budget (`experiments.cells`). Finished cells are kept, interrupted ones go on. Writes
+budget (`experiments.cells`). Finished cells are kept and committed, interrupted ones go on. Writes
 `experiments/results/unseen_task.md` and `unseen_task.json`.
 """
 
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from envs.tasks import TASKS
-from experiments.cells import SCORES, header, publish, scored, trained
+from experiments.cells import SCORES, Cells, header, publish
 from wvm_rl import cli
 from wvm_rl.errors import InputError
 
-RUNS, RESULTS = Path("runs/unseen_task"), Path(__file__).parent / "results"
+CELLS = Cells("unseen_task")
 
 
 @dataclass
@@ -33,25 +32,24 @@ class UnseenTaskConfig:
             raise InputError("vae_steps, pool and steps must each be at least 1")
 
 
-def critic(config: UnseenTaskConfig, without: str | None) -> Path:
-    """Folder of the critic that learned all tasks, or all but one."""
+def scored(config: UnseenTaskConfig, without: str | None, task: str) -> dict[str, Any]:
+    """Scores on a task of the critic that learned all tasks, or all but one."""
     tasks = ",".join(task for task in TASKS if task != without)
     budget = [f"vae.steps={config.vae_steps}", f"pool={config.pool}", f"model.steps={config.steps}"]
-    return trained(RUNS, without or "none", [f"data.tasks=[{tasks}]", *budget])
+    cell = CELLS(f"without-{without or 'none'}", [f"data.tasks=[{tasks}]", *budget], [f"tasks=[{task}]"])
+    assert cell is not None
+    return cell
 
 
 def main(config: UnseenTaskConfig) -> None:
     """Trains and scores what is missing; writes the table after every task."""
     found: dict[str, dict[str, dict[str, Any]]] = {}
     for task in config.tasks:
-        found[task] = {
-            name: scored(critic(config, without), [f"tasks=[{task}]"])
-            for name, without in (("unseen", task), ("seen", None))
-        }
+        found[task] = {name: scored(config, without, task) for name, without in (("unseen", task), ("seen", None))}
         budget = f"{config.vae_steps} updates of the VAE, {config.pool} windows, {config.steps} updates of the model"
         commits = {cell["commit"] for cells in found.values() for cell in cells.values()}
         text = f"{table(found)}\n\nBudget: {budget}."
-        publish(RESULTS / "unseen_task", "Tasks left out of training", text, {"tasks": found}, commits)
+        publish(CELLS.results / CELLS.name, "Tasks left out of training", text, {"tasks": found}, commits)
     print(table(found))
 
 

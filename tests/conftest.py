@@ -1,6 +1,9 @@
 """What several tests share: simulation is slow, so episodes are collected once a session."""
 
 import ctypes.util
+import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,7 +13,21 @@ from envs.collect import CollectConfig, collect
 from envs.recipes import RECIPES
 from envs.tasks import TASKS
 
+COMPILED = pytest.StashKey[str]()
 needs_egl = pytest.mark.skipif(ctypes.util.find_library("EGL") is None, reason="libEGL is not installed")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """What one test process has compiled, the others of this session need not compile again."""
+    if not hasattr(config, "workerinput"):
+        config.stash[COMPILED] = folder = tempfile.mkdtemp(prefix="wvm_rl-compiled-")
+        os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", folder)
+        os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if folder := config.stash.get(COMPILED, None):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def lift_config(root: Path, **settings) -> CollectConfig:

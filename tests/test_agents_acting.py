@@ -9,6 +9,8 @@ from agents.chunks import Statistics
 from agents.policies.base import Spec
 from agents.policies.flow import FlowConfig
 from agents.policies.gaussian import GaussianConfig
+from agents.policies.seeing import Seeing
+from envs.observations import packed
 from wvm_rl.errors import InputError
 
 STATISTICS = Statistics(
@@ -39,6 +41,26 @@ def test_rows_do_not_depend_on_position_or_company(policy):
     for count in (1, 3, 8, 16):
         order = rng.permutation(ROWS)[:count]
         np.testing.assert_array_equal(act(OBS[order], ROLLOUT[order], STEP[order]), expected[order])
+
+
+def test_rows_with_pictures_do_not_depend_on_position_or_company():
+    policy, rng = Seeing(POLICIES[0]), np.random.default_rng(2)
+    params = policy.init(jax.random.key(0), Spec(9, 3, cameras=2))
+    params["outer"]["kernel"] = 0.1 * jax.random.normal(jax.random.key(1), params["outer"]["kernel"].shape)
+    act = actor(policy, params, STATISTICS, 4)
+    shown = rng.integers(0, 256, (4, 2, 16, 16, 3)).astype(np.uint8)
+    obs = np.stack([packed(*each) for each in zip(OBS, map(list, shown))])
+    rollout, step = np.arange(4), np.zeros(4, int)
+    expected = act(obs, rollout, step)
+    order = [2, 0]
+    np.testing.assert_array_equal(act(obs[order], rollout[order], step[order]), expected[order])
+    alone = together([act, act], 4, 4)(obs[order], rollout[order] + 4, step[order])
+    np.testing.assert_array_equal(alone, expected[order])
+    blind = obs.copy()
+    blind["pictures"] = 0
+    assert not np.array_equal(act(blind, rollout, step), expected)
+    with pytest.raises(InputError, match=r"trained on \[B, 9\]"):
+        act(np.stack([packed(each[:8], list(shown[0])) for each in OBS[:2]]), rollout[:2], step[:2])
 
 
 @pytest.mark.parametrize("policy", POLICIES)

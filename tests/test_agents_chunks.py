@@ -10,6 +10,21 @@ from tests.agents_toy import episodes
 from wvm_rl.errors import InputError
 
 
+def test_samples_are_the_steps_that_have_pictures():
+    toy = episodes((5, 8))
+    plain, statistics = chunks.build(toy, ("a",))
+    steps = [np.array([0, 2, 4]), np.array([1, 6])]
+    shown = [np.full((len(step), 2, 4, 4, 3), 10 * index, np.uint8) for index, step in enumerate(steps)]
+    data, same = chunks.build(toy, ("a",), lambda index: (shown[index], steps[index]))
+    np.testing.assert_array_equal(data.step, [0, 2, 4, 6, 11])
+    assert data.samples == 5 and data.spec == (2, 3, 0, 2) and plain.spec == (2, 3, 0, 0) and plain.samples == 13
+    obs, step = data.sample(np.array([4, 0]))
+    np.testing.assert_array_equal(step, [11, 0])
+    np.testing.assert_array_equal(obs.state, plain.obs[step])
+    np.testing.assert_array_equal(obs.pictures[:, 0, 0, 0, 0], [10, 0])
+    np.testing.assert_array_equal(same.obs_mean, statistics.obs_mean)
+
+
 def test_chunks_repeat_the_last_action_and_mark_it():
     toy = episodes((3, 4))
     data, statistics = chunks.build(toy, ("a", "b"))

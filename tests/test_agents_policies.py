@@ -7,9 +7,11 @@ import pytest
 
 from agents.base import Columns
 from agents.cfg import CFGConfig
+from agents.chunks import Seen
 from agents.policies.base import Spec
 from agents.policies.flow import FlowConfig
 from agents.policies.gaussian import GaussianConfig
+from agents.policies.seeing import Seeing, shifted
 from agents.rcp import RCPConfig
 from agents.trainer import TrainerConfig, train
 from tests.agents_toy import single_steps
@@ -45,6 +47,45 @@ def test_flow_keeps_both_modes():
         near = samples[np.sign(samples[:, 0]) == mode]
         np.testing.assert_allclose(near.mean(0), [mode, 0.7 * mode], atol=0.12)
         assert near.std(0).max() < 0.35
+
+
+def pictured(places):
+    """Pictures [N,1,32,32,3] u8 of a bright square at `places` [N,2] in [-1,1]."""
+    line = np.arange(32)
+    centre = np.round(16 + 10 * places).astype(int)
+    down, across = (np.abs(line - centre[:, axis, None]) <= 2 for axis in (0, 1))
+    square = (down[:, :, None] & across[:, None]).astype(np.uint8)
+    return np.repeat(square[:, None, ..., None] * 200, 3, -1)
+
+
+def test_a_seeing_policy_reads_pictures():
+    places = RNG.uniform(-1, 1, (600, 2))
+    data, statistics = single_steps(np.zeros((600, 1)), np.concatenate([places, np.ones((600, 1))], 1))
+    data = data._replace(obs=Seen(data.obs, jnp.asarray(pictured(places))))
+    policy = Seeing(GaussianConfig(**SMALL, min_std=0.02))
+    config = TrainerConfig(updates=200, batch=64, interval=200, learning_rate=3e-3, warmup=20, ema=0.95)
+    columns = Columns(np.ones(600, np.float32))
+    params = train(policy, data, statistics, [columns], config, (0,), progress=False).seed(0)
+    asked = RNG.uniform(-0.8, 0.8, (100, 2))
+    seen = Seen(jnp.zeros((100, 1)), jnp.asarray(pictured(asked)))
+    found = np.asarray(policy.sample(params, seen, jax.random.key(0)))[:, 0, :2]
+    assert np.sqrt(np.mean((found - asked) ** 2)) < 0.25 < asked.std()
+
+
+def test_pictures_are_shifted_alike_on_all_cameras():
+    pictures = jnp.asarray(RNG.integers(0, 256, (6, 2, 32, 32, 3)), jnp.uint8)
+    moved = np.asarray(shifted(jax.random.key(0), pictures))
+    moves = set()
+    for before, after in zip(np.asarray(pictures), moved):
+        inner = after[:, 4:-4, 4:-4]
+        (move,) = [
+            (down, across)
+            for down in range(-2, 3)
+            for across in range(-2, 3)
+            if np.array_equal(inner, before[:, 4 + down : 28 + down, 4 + across : 28 + across])
+        ]
+        moves.add(move)
+    assert len(moves) > 1
 
 
 def test_gaussian_fits_a_linear_map_and_its_noise():

@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 
 from envs.bank import Bank, bank, evaluation_seed
+from envs.observations import Images, ObservationConfig
 from envs.rollout import Report, call, rollouts
 from envs.simulation import Simulation
 from envs.tasks import TASKS
+from tests.conftest import needs_egl
 from wvm_rl.data.episodes import Dataset
 from wvm_rl.errors import InputError
 
@@ -45,6 +47,23 @@ def test_rollouts_do_not_depend_on_workers_rows_or_slots(states):
     assert np.array_equal(recordings[4].states, other_recordings[4].states)
     assert np.array_equal(recordings[4].states[0], states.states[1])
     assert not np.array_equal(recordings[4].states[0], recordings[4].states[-1])
+
+
+@needs_egl
+def test_rollouts_with_pictures_do_not_depend_on_workers(states):
+    seen = []
+
+    def act(observations, rollout, step):
+        seen.append(observations[0]["pictures"])
+        moved = observations["pictures"].astype(np.float32).mean((1, 2, 3, 4)) / 255
+        return np.full((len(observations), 5, 7), 0.5) * moved[:, None, None]
+
+    images = Images(size=16)
+    runs = [
+        rollouts(LIFT, states, act, 3, workers, horizon=12, observation=images, record=[2], live=live)[1][2]
+        for workers, live in ((1, 2), (2, 1))
+    ]
+    assert np.array_equal(*(run.states for run in runs)) and np.ptp(seen[0][0]) > 50 and np.ptp(seen[0][1]) > 50
 
 
 def test_an_expert_replayed_succeeds_with_its_time_and_budget(lift_dataset, monkeypatch):
@@ -93,7 +112,7 @@ def test_wrong_actions_are_refused(actions):
 
 def test_unknown_observation_keys_are_refused(states):
     with pytest.raises(InputError, match=r"unknown observation keys \['camera'\]: choose from .*object"):
-        rollouts(LIFT, states, wander, 1, workers=1, keys=["camera"])
+        rollouts(LIFT, states, wander, 1, workers=1, observation=ObservationConfig(["camera"]))
 
 
 def test_wrong_numbers_are_refused(states):

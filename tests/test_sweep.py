@@ -37,6 +37,10 @@ def test_cells_of_a_program_end_as_if_alone(tmp_path, capsys):
             for folder in (one, other)
         ]
         pd.testing.assert_frame_equal(*lines)
+    origin = tmp_path / "many" / "bc" / "versions.json"
+    origin.write_text(origin.read_text().replace(jobs[0].source.fingerprint, "of another critic"))
+    with pytest.raises(InputError, match="input values=of another critic"):
+        sweep.jobs([[Cell("bc", configs["bc"], origin.parent)]])
     show([[Cell("bc", configs["bc"], tmp_path / "many" / "bc"), Cell("rcp", configs["awr"], tmp_path / "none")]])
     assert "1 cells remain: 2 policies, 4 rollouts" in capsys.readouterr().out
 

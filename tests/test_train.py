@@ -13,6 +13,7 @@ import pytest
 
 from agents import AGENTS, POLICIES
 from agents.trainer import TrainerConfig
+from envs.observations import OBSERVATIONS
 from envs.tasks import TASKS
 from tests.conftest import needs_egl
 from wvm_rl.config import GROUPS, EvaluationConfig, TrainConfig
@@ -28,7 +29,9 @@ def root(tmp_path_factory):
     return tmp_path_factory.mktemp("data")
 
 
-def job(root: Path, agent: str = "awr", policy: str = "flow", fps: int | None = 0, **settings) -> TrainConfig:
+def job(
+    root: Path, agent: str = "awr", policy: str = "flow", fps: int | None = 0, obs: str = "state", **settings
+) -> TrainConfig:
     """Four lift episodes, 20 updates, two short rollouts."""
     chosen = {
         "value": VALUES["oracle"](),
@@ -39,6 +42,7 @@ def job(root: Path, agent: str = "awr", policy: str = "flow", fps: int | None = 
         env=TASKS["lift"](expert_steps=20),
         agent=AGENTS[agent](),
         policy=POLICIES[policy](width=32, layers=1),
+        obs=OBSERVATIONS[obs](size=16, fps=4),
         data=GROUPS["data"]["mixed"](episodes=4, fps=fps, root=str(root), workers=1),
         **(chosen | settings),
     )
@@ -105,6 +109,13 @@ def test_every_method_and_policy_runs(root, tmp_path, agent, policy):
     name = "clock (shuffled)" if shuffle else "clock"
     assert (summary["agent"], summary["policy"], summary["value"]) == (agent, policy, name)
     assert summary["rollouts"] == 2 and 0 < summary["kept_fraction"] <= 1
+
+
+@needs_egl
+def test_a_policy_that_sees_pictures_runs(root, tmp_path):
+    main(job(root, obs="images"), tmp_path / "run")
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["rollouts"] == 2 and list((root / "episodes").glob("*-workspace+robot0_eye_in_hand-4fps-16.hdf5"))
 
 
 @needs_egl

@@ -24,7 +24,7 @@ from envs.tasks import CONTROL_FREQUENCY, EVERY, TASKS
 from wvm_rl import cli, figures, scores
 from wvm_rl.data.clips import MADE, derived
 from wvm_rl.data.episodes import Dataset
-from wvm_rl.data.windows import WindowsConfig
+from wvm_rl.data.windows import WindowsConfig, varied
 from wvm_rl.errors import InputError
 from wvm_rl.files import atomic
 from wvm_rl.label import label
@@ -77,7 +77,7 @@ class BenchConfig:
     horizon_k: int = 20  # control steps over which advantages are ranked
     critic: str = "tiny"  # a critic shipped with this package, or the folder of one
     data: DataConfig = field(default_factory=DataConfig)  # what the regressors learn from: the critic's own
-    windows: WindowsConfig = field(default_factory=WindowsConfig)  # how the films' pictures vary for them
+    windows: WindowsConfig = field(default_factory=varied)  # how the films' pictures vary for them
     frame: RegressorConfig = field(default_factory=lambda: RegressorConfig(steps=4000, batch=128))
     video: RegressorConfig = field(default_factory=lambda: RegressorConfig(steps=4000, batch=16))
     floor: RegressorConfig = field(default_factory=lambda: RegressorConfig(steps=3000, batch=512))

@@ -6,7 +6,9 @@ from typing import Any
 from omegaconf import MISSING
 
 from agents import AGENTS, POLICIES
+from agents.policies.seeing import Seeing
 from agents.trainer import TrainerConfig
+from envs.observations import OBSERVATIONS
 from envs.recipes import RECIPES, RecipeConfig
 from envs.tasks import EVERY
 from wvm_rl import cli
@@ -73,6 +75,7 @@ class TrainConfig:
             {"env": "lift"},
             {"agent": "awr"},
             {"policy": "flow"},
+            {"obs": "state"},
             {"value": "wvm"},
             {"data": "mixed"},
             "_self_",
@@ -81,6 +84,7 @@ class TrainConfig:
     env: Any = MISSING
     agent: Any = MISSING
     policy: Any = MISSING
+    obs: Any = MISSING
     value: Any = MISSING
     data: Any = MISSING
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
@@ -94,11 +98,17 @@ class TrainConfig:
         if self.seed < 0 or self.seeds < 1:
             raise InputError(f"seed={self.seed} must be at least 0 and seeds={self.seeds} at least 1")
 
+    @property
+    def acting(self) -> Any:
+        """The policy, with an encoder if it sees pictures."""
+        return Seeing(self.policy) if self.obs.cameras else self.policy
+
 
 GROUPS: dict[str, dict[str, Any]] = {
     "env": EVERY,
     "agent": AGENTS,
     "policy": POLICIES,
+    "obs": OBSERVATIONS,
     "value": VALUES,
     "data": {name: _data(recipe) for name, recipe in RECIPES.items()},
 }
@@ -109,4 +119,5 @@ def run_name(*, _root_: Any) -> str:
     chosen = _root_.hydra.runtime.choices
     value = chosen["value"] + ("-shuffled" if _root_.value.shuffle else "")
     choices = [chosen[name] for name in ("env", "data", "agent", "policy")]
+    choices += [] if chosen["obs"] == "state" else [chosen["obs"]]
     return "-".join([*choices, value, f"seed{_root_.seed}", cli.digest(_root_=_root_)])

@@ -26,7 +26,7 @@ def evaluate(
     workers, count = evaluation.workers or os.cpu_count() or 1, evaluation.rollouts
     states = bank(config.env, evaluation.seed, count, config.data.root, workers)
     acts = [
-        actor(config.policy, trained.seed(position), trained.statistics, ROWS, each, evaluation.seed)
+        actor(config.acting, trained.seed(position), trained.statistics, ROWS, each, evaluation.seed)
         for position, each in enumerate(asked)
     ]
     kept = range(max(evaluation.videos, evaluation.keep))
@@ -36,6 +36,7 @@ def evaluate(
         together(acts, count, ROWS),
         count * len(acts),
         workers,
+        observation=config.obs,
         record=[policy * count + number for policy in recorded for number in kept],
     )
     rows = [

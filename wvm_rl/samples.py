@@ -9,8 +9,10 @@ import numpy as np
 
 from agents.acting import Asked
 from agents.base import AgentConfig, Columns
+from agents.chunks import Frames
 from agents.matching import matched
 from envs.collect import CollectConfig, collect
+from envs.render import shown
 from wvm_rl.advantage import advantage, shuffled
 from wvm_rl.config import TrainConfig
 from wvm_rl.data.episodes import Dataset, Episode
@@ -98,3 +100,17 @@ def prepared(
     seeds = range(config.seed, config.seed + config.seeds)
     deltas = [shuffled(delta, seed) for seed in seeds] if config.value.shuffle else [delta] * len(seeds)
     return Samples(dataset, episodes, values, delta, agent, [agent.columns(each, values, episodes) for each in deltas])
+
+
+def pictures(config: TrainConfig, dataset: Dataset) -> Callable[[int], Frames] | None:
+    """Episode -> what the policy's cameras show of it, rendered once; None for a policy that sees none."""
+    cameras = config.obs.cameras
+    if not cameras:
+        return None
+    seen = Dataset(shown(dataset, cameras, config.obs.fps, config.obs.size, config.data.workers))
+
+    def frames(index: int) -> Frames:
+        each = [seen.frames(index, camera)[0] for camera in cameras]
+        return np.stack(each, 1), seen.frame_steps(index)
+
+    return frames

@@ -16,7 +16,6 @@ from agents.chunks import build
 from agents.trainer import train
 from envs.collect import dataset_path
 from envs.rollout import Recording
-from envs.tasks import POLICY_KEYS
 from wvm_rl import cli, figures
 from wvm_rl.config import GROUPS, TrainConfig, run_name
 from wvm_rl.evaluation import evaluate
@@ -24,20 +23,21 @@ from wvm_rl.files import exclusive
 from wvm_rl.films import as_episodes, films
 from wvm_rl.inspect import inspected
 from wvm_rl.runs import Run, check, read_summary, shared, show
-from wvm_rl.samples import Samples, collection, prepared
+from wvm_rl.samples import Samples, collection, pictures, prepared
 from wvm_rl.stats import success_interval
 from wvm_rl.values.wvm import Wvm
 
 
 @dataclass
 class Job:
-    """One run: its settings, its folder, and what it starts from."""
+    """One run: its settings, its folder, and what it starts from; jobs of equal values may share their source."""
 
     config: TrainConfig
     folder: Path
+    source: Any = None  # a `wvm_rl.values.base.Source`; None: that of the settings
 
     def __post_init__(self) -> None:
-        self.source = self.config.value.source()
+        self.source = self.source or self.config.value.source()
         self.settings = collection(self.config, self.source)
         self.inputs = {"episodes": dataset_path(self.settings).name, "values": self.source.fingerprint}
         check(self.folder, described(self.config), self.inputs)
@@ -82,9 +82,9 @@ def pipeline(jobs: Sequence[Job], checkpoints: Path) -> list[dict[str, Any]]:
             run.log("policy", {name: float(np.mean([each[name] for each in own])) for name in own[0]})
 
     with shared(runs, "policy"):
-        arrays, statistics = build(samples[0].episodes, POLICY_KEYS)
+        arrays, statistics = build(samples[0].episodes, first.obs.keys, pictures(first, samples[0].dataset))
         trained = train(
-            first.policy,
+            first.acting,
             arrays,
             statistics,
             [columns for each in samples for columns in each.columns],

@@ -15,18 +15,19 @@ Params = Any  # pytree of f32 arrays
 
 
 class Spec(NamedTuple):
-    """Sizes of a policy's inputs and outputs: observation O, action A, condition C (0: none)."""
+    """Sizes of a policy's inputs and outputs: observation O, action A, condition C (0: none), number of cameras."""
 
     obs: int
     action: int
     cond: int = 0
+    cameras: int = 0
 
 
 class Batch(NamedTuple):
     """A batch of samples, all f32.
 
-    obs [B,O], actions [B,H,A], valid [B,H] (0 past the episode's end), cond [B,C] or None, and known [B], 0 where the
-    condition is hidden; None: it is known everywhere.
+    obs [B,O] (`agents.chunks.Seen` for a policy that sees pictures), actions [B,H,A], valid [B,H] (0 past the episode's
+    end), cond [B,C] or None, and known [B], 0 where the condition is hidden; None: it is known everywhere.
     """
 
     obs: Any

@@ -32,6 +32,11 @@ class WindowsConfig:
                 raise InputError(f"windows.{name}={getattr(self, name)} must lie in [0, 1]")
 
 
+def varied() -> WindowsConfig:
+    """Windows of the recipe by which critics and their learned baselines are trained."""
+    return WindowsConfig(jitter=0.1, shift=0.03)
+
+
 def motion(rng: np.random.Generator, config: WindowsConfig) -> np.ndarray:
     """Direction of each step between the clip's frames: [8] of +1 (rising), 0 (still), -1 (falling)."""
     steps = np.ones(CLIP - 1, np.int64)

@@ -17,7 +17,7 @@ from jax.sharding import PartitionSpec
 from omegaconf import MISSING
 
 from wvm_rl import sharding
-from wvm_rl.data.windows import Film, Windows, WindowsConfig
+from wvm_rl.data.windows import Film, Windows, WindowsConfig, varied
 from wvm_rl.errors import InputError
 from wvm_rl.files import atomic
 from wvm_rl.model import lora, weights
@@ -40,7 +40,7 @@ class StagesConfig:
     wvm: Any = MISSING  # preset
     seed: int = 0
     pretrained: PretrainedConfig = field(default_factory=PretrainedConfig)
-    windows: WindowsConfig = field(default_factory=lambda: WindowsConfig(jitter=0.1, shift=0.03))
+    windows: WindowsConfig = field(default_factory=varied)
     compression: CompressionConfig = field(default_factory=CompressionConfig)
     vae: FitConfig = field(default_factory=lambda: FitConfig(steps=5000, batch=32, learning_rate=2e-3, save_every=200))
     pool: int = 84_000  # encoded windows
