@@ -1,10 +1,11 @@
 """Does the critic help, and which extraction uses it best? `python -m experiments.study`.
 
 Parts, in order: methods with the critic on six tasks; value sources under one method; on two tasks all methods with the
-oracle, noise, other data, and a classical critic. Every part is a sweep (`experiments.sweep`) of one folder: cells that
-parts share run once, finished ones are kept, an interrupted study goes on, on another machine, too: run folders lie in
-`experiments/results/study/` and are committed without weights and figures. Every rollout so far becomes a row of
-`experiments/results/study.parquet`, from which `experiments.tables` makes tables.
+oracle, noise, other data, a classical critic, and policies that see pictures. Every part is a sweep
+(`experiments.sweep`) of one folder: cells that parts share run once, finished ones are kept, an interrupted study goes
+on, on another machine, too: run folders lie in `experiments/results/study/` and are committed without weights and
+figures. Every rollout so far becomes a row of `experiments/results/study.parquet`, from which `experiments.tables`
+makes tables.
 """
 
 import json
@@ -34,6 +35,7 @@ TWO = ("lift", "can")
 NOISE = (0.02, 0.05, 0.1)  # standard deviations
 SUBOPTIMAL = "data=suboptimal"
 METHODS = tuple(name for name in AGENTS if name != "bc")
+IMAGES = "obs=images trainer.updates=3000 trainer.batch=128"  # pictures cost more, an update and a sample
 BC = f"{SUBOPTIMAL} agent=bc value=clock"  # which reads no value
 
 
@@ -69,6 +71,7 @@ PARTS: dict[str, tuple[tuple[str, ...], list[str]]] = {  # name -> tasks and cel
         ],
     ),
     "iql": (TWO, _cells(("awr",), "value=iql")),
+    "images": (TWO, [f"{IMAGES} {cell}" for cell in (BC, *_cells(("awr",), "value=wvm"))]),
 }
 
 

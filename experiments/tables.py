@@ -135,12 +135,13 @@ def tables(study: Study) -> list[Table]:
     }
     if others:
         found.append(compared("Oracle, noise and classical critic", study, {"bc": bc} | others, "bc"))
-    for recipe, episodes in dict.fromkeys(zip(study.rows["recipe"], study.rows["episodes"])):
-        where = {"recipe": recipe, "episodes": episodes}
+    kinds = ["recipe", "episodes", "obs"]
+    for kind in dict.fromkeys(zip(*(study.rows[name] for name in kinds))):
+        where = dict(zip(kinds, kind))
         if where.items() <= BASE.items() or not (base := study.cell("bc", "none", **where)):
             continue
         cells = {"bc": base, "awr": study.cell("awr", "wvm", **where)}
-        found.append(compared(f"{recipe}, {episodes} episodes", study, cells, "bc"))
+        found.append(compared("{recipe}, {episodes} episodes, from {obs}".format(**where), study, cells, "bc"))
     return [*found, bars(study)]
 
 

@@ -141,6 +141,22 @@ def test_files_that_are_no_critic_are_refused(tmp_path, critic):
         Critic.load(tmp_path / "cut")
 
 
+def test_half_precision_takes_half_the_room_and_is_read_back_whole(critic, tmp_path):
+    half = critic.halved()
+    for each, name in ((critic, "whole"), (half, "half")):
+        each.save(tmp_path / name)
+    whole, small = ((tmp_path / name / "model.safetensors").stat().st_size for name in ("whole", "half"))
+    assert small < 0.6 * whole
+    loaded = Critic.load(tmp_path / "half")
+    assert loaded.fingerprint == half.fingerprint != critic.fingerprint
+    for name, value in half.params.items():
+        assert loaded.params[name].dtype == value.dtype
+        np.testing.assert_allclose(value, critic.params[name], rtol=1e-3, atol=1e-7)
+    name = min(name for name in critic.params if name.startswith("vae."))
+    with pytest.raises(InputError, match=f"{name} has numbers beyond half precision"):
+        Critic(critic.config, critic.params | {name: 1e6 + critic.params[name]}).halved()
+
+
 def test_fingerprint_follows_weights_and_configuration(critic):
     params = {**critic.params, "wvm.value.place": critic.params["wvm.value.place"] + 1}
     assert Critic(critic.config, params).fingerprint != critic.fingerprint

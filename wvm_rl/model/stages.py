@@ -46,7 +46,7 @@ class StagesConfig:
     pool: int = 84_000  # encoded windows
     loss: LossConfig = field(default_factory=LossConfig)
     model: FitConfig = field(
-        default_factory=lambda: FitConfig(steps=6000, batch=64, learning_rate=1e-3, save_every=200)
+        default_factory=lambda: FitConfig(steps=5000, batch=64, learning_rate=1e-3, save_every=200)
     )
     video_steps: int = 0  # updates of the video stream on the video loss alone, before both streams train
     frozen: bool = False  # the video stream stays as those updates, or published weights, left it
