@@ -38,13 +38,9 @@ class View:
     elevation: float  # degrees, negative looks down
 
 
-# Chosen so that hand, objects and goals stay in the picture in every kind of episode, as large as that allows; two
-# cubes are seen from so far above that one behind the other does not look stacked.
-TABLE = View((-0.09, 0.03, 0.945), 0.525, 205.0, -32.0)
+TABLE = View((0.0, 0.0, 0.915), 0.62, 155.0, -20.0)
 VIEWS = {  # a body that tells the scene -> how it is seen
-    "cubeB_main": View((-0.05, -0.09, 0.937), 0.62, 210.0, -42.0),
-    "bin1": View((0.07, -0.05, 1.0), 1.06, 138.0, -40.0),
-    "peg2": View((0.0, 0.0, 0.915), 0.62, 155.0, -20.0),
+    "bin1": View((0.11, 0.0, 0.91), 1.13, 142.0, -34.0),
     "Door_main": View((-0.12, -0.22, 1.1), 0.85, 215.0, -20.0),
 }
 

@@ -63,7 +63,7 @@ def test_a_seeing_policy_reads_pictures():
     data, statistics = single_steps(np.zeros((600, 1)), np.concatenate([places, np.ones((600, 1))], 1))
     data = data._replace(obs=Seen(data.obs, jnp.asarray(pictured(places))))
     policy = Seeing(GaussianConfig(**SMALL, min_std=0.02))
-    config = TrainerConfig(updates=200, batch=64, interval=200, learning_rate=3e-3, warmup=20, ema=0.95)
+    config = TrainerConfig(updates=100, batch=32, interval=100, learning_rate=5e-3, warmup=10, ema=0.9)
     columns = Columns(np.ones(600, np.float32))
     params = train(policy, data, statistics, [columns], config, (0,), progress=False).seed(0)
     asked = RNG.uniform(-0.8, 0.8, (100, 2))

@@ -28,7 +28,7 @@ class DataConfig:
     """Expert episodes to learn from."""
 
     tasks: list[str] = field(default_factory=lambda: list(TASKS))
-    episodes: int = 200  # a task
+    episodes: int = 180  # a task
     held_out: int = 10  # episodes a task kept for the check printed during training
     looks: int = 1  # random cameras, lights and textures in which every episode is seen beside the plain one
     fps: int | None = None  # frames a second kept, at least those the model reads; null: as many

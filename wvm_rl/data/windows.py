@@ -34,7 +34,7 @@ class WindowsConfig:
 
 def varied() -> WindowsConfig:
     """Windows of the recipe by which critics and their learned baselines are trained."""
-    return WindowsConfig(jitter=0.1, shift=0.03)
+    return WindowsConfig()
 
 
 def motion(rng: np.random.Generator, config: WindowsConfig) -> np.ndarray:

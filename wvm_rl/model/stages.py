@@ -43,7 +43,7 @@ class StagesConfig:
     windows: WindowsConfig = field(default_factory=varied)
     compression: CompressionConfig = field(default_factory=CompressionConfig)
     vae: FitConfig = field(default_factory=lambda: FitConfig(steps=5000, batch=32, learning_rate=2e-3, save_every=200))
-    pool: int = 84_000  # encoded windows
+    pool: int = 72_000  # encoded windows
     loss: LossConfig = field(default_factory=LossConfig)
     model: FitConfig = field(
         default_factory=lambda: FitConfig(steps=5000, batch=64, learning_rate=1e-3, save_every=200)
