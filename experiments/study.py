@@ -83,6 +83,7 @@ class StudyConfig:
     envs: list[str] = field(default_factory=lambda: list(TASKS))  # of those that a part has
     seeds: int = 8  # of training, a cell
     rollouts: int = 20  # a seed
+    together: int = 16  # policies of one program, at most: the less, the less is lost by an interruption
     run: bool = True  # false: only the rows of what is finished
 
     def __post_init__(self) -> None:
@@ -99,7 +100,9 @@ def sweeps(config: StudyConfig) -> Iterator[SweepConfig]:
     for part in config.parts:
         tasks, cells = PARTS[part]
         if envs := [env for env in tasks if env in config.envs]:
-            yield SweepConfig(envs=envs, cells=cells, common=common, folder=str(RUNS), run=config.run)
+            yield SweepConfig(
+                envs=envs, cells=cells, common=common, folder=str(RUNS), together=config.together, run=config.run
+            )
 
 
 def rows(folder: Path) -> pd.DataFrame | None:

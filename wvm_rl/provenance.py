@@ -10,7 +10,7 @@ PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "chex", "numpy", "mujoco
 
 
 def provenance() -> dict[str, Any]:
-    """Where results come from: command, commit (with `+` if the tree is changed), Python and package versions."""
+    """Where results come from: command, commit (with `+` if the tree, results aside, is changed), Python and package versions."""
     here = Path(__file__).parent
 
     def git(*command: str) -> str:
@@ -22,11 +22,12 @@ def provenance() -> dict[str, Any]:
             return ""
 
     commit = git("rev-parse", "HEAD") or "unknown"
+    changed = git("status", "--porcelain", "--", ":/", ":(top,exclude)experiments/results")
     module = sys.modules["__main__"].__spec__
     command = " ".join(["python", "-m", module.name if module else Path(sys.argv[0]).name, *sys.argv[1:]])
     return {
         "command": command,
-        "commit": commit + ("+" if git("status", "--porcelain") else ""),
+        "commit": commit + ("+" if changed else ""),
         "python": sys.version.split()[0],
         **{name: version(name) for name in PACKAGES},
     }
