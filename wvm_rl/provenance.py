@@ -10,7 +10,7 @@ PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "chex", "numpy", "mujoco
 
 
 def provenance() -> dict[str, Any]:
-    """Where results come from: command, commit (with `+` if the tree, results aside, is changed), Python and package versions."""
+    """Where results come from: command, commit (with `+` if more than results is changed), Python and packages."""
     here = Path(__file__).parent
 
     def git(*command: str) -> str:
