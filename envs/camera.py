@@ -136,9 +136,11 @@ def pose(model: mujoco.MjModel, name: str) -> mujoco.MjvCamera:
 
 def _shrunk(pixels: np.ndarray) -> np.ndarray:
     """Averages blocks of SUPERSAMPLING x SUPERSAMPLING pixels, rounding half up."""
-    side, block = pixels.shape[0] // SUPERSAMPLING, SUPERSAMPLING
-    sums = pixels.reshape(side, block, side, block, 3).sum(axis=(1, 3), dtype=np.uint16)
-    return ((sums + block * block // 2) // (block * block)).astype(np.uint8)
+    block = SUPERSAMPLING
+    sums = np.full((pixels.shape[0] // block, pixels.shape[1] // block, 3), block * block // 2, np.uint16)
+    for row, column in np.ndindex(block, block):  # whole pictures at a time: several times as fast as `sum` over axes
+        sums += pixels[row::block, column::block]
+    return (sums // (block * block)).astype(np.uint8)
 
 
 @dataclass

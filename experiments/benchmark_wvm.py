@@ -21,13 +21,12 @@ from experiments.benchmark_wan import RESULT
 from wvm_rl import cli
 from wvm_rl.errors import InputError
 from wvm_rl.model.codec import GROUP
-from wvm_rl.model.critic import Critic
+from wvm_rl.model.critic import SHIPPED, Critic
 from wvm_rl.model.presets import CHUNK, TinyConfig
 from wvm_rl.model.training import FitConfig, Training
 from wvm_rl.model.wvm import LossConfig, WorldValueModel
 from wvm_rl.provenance import provenance
 from wvm_rl.runs import write_json
-from wvm_rl.values.wvm import SHIPPED
 
 
 @dataclass

@@ -14,9 +14,8 @@ from omegaconf import MISSING
 from wvm_rl import cli
 from wvm_rl.errors import InputError
 from wvm_rl.files import atomic
-from wvm_rl.model.critic import Critic
+from wvm_rl.model.critic import SHIPPED, Critic
 from wvm_rl.scores import caption, markdown
-from wvm_rl.values.wvm import SHIPPED
 
 RESULTS = Path(__file__).parent / "results"
 FIGURES = ("curves.png", "calibration.png")

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from jax.extend.core import jaxprs_in_params
 
-from tests.model_toy import corpus, preset, stages
+from tests.model_toy import corpus, preset, random_critic, stages
 from wvm_rl.embed import add
 from wvm_rl.errors import InputError
 from wvm_rl.model import lora
@@ -307,6 +307,29 @@ def test_pretraining_takes_the_published_vae_and_trains_low_rank_updates(publish
     assert moved
     critic.save(tmp_path / "critic")
     assert type(critic).load(tmp_path / "critic").fingerprint == critic.fingerprint
+
+
+def test_a_critic_goes_on_learning_with_its_vae_as_it_is(published, tmp_path):
+    config, first = stages(model=replace(stages().model, steps=20)), random_critic()
+    first.save(tmp_path / "critic")
+    given = PretrainedConfig(critic=str(tmp_path / "critic"))
+    start = given.params(WorldValueModel(config.wvm), 0, None)
+    for name, value in first.part("wvm").items():
+        np.testing.assert_array_equal(start[name], value)
+    second, scores = train(Stages(replace(config, pretrained=given), corpus(), tmp_path))
+    assert "vae step" not in scores and second.config.latents == first.config.latents
+    for name, value in first.part("vae").items():
+        np.testing.assert_array_equal(second.part("vae")[name], value)
+    assert any((second.part("wvm")[name] != value).any() for name, value in first.part("wvm").items())
+    assert first.fingerprint in given.described(0)
+    for refused, message in (
+        (lambda: given.fingerprint(replace(config.wvm, fps=9.0)), "its model has fps="),
+        (lambda: given.fingerprint(of(num_layers=3)), "its transformer has num_layers="),
+        (lambda: PretrainedConfig("folder", critic="tiny"), "exclude each other"),
+        (lambda: PretrainedConfig(critic="tini").vae(), "neither a folder nor a shipped critic"),
+    ):
+        with pytest.raises(InputError, match=message):
+            refused()
 
 
 def test_published_weights_of_another_size_are_refused(published):

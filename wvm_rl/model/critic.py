@@ -22,6 +22,7 @@ from wvm_rl.model.text import Umt5TextConfig, default_cache
 from wvm_rl.model.wvm import WorldValueModel
 
 FORMAT = 2  # of config.json
+SHIPPED = Path(__file__).parents[1] / "critics"
 
 
 @dataclass
@@ -176,6 +177,19 @@ class Critic:
             InputError: an episode shorter than a clip, or frames of another size.
         """
         return self.programs.values(clips, batch)
+
+
+def folder_of(critic: str) -> Path:
+    """The folder of a shipped critic, by its name, or the folder given.
+
+    Raises:
+        InputError: neither.
+    """
+    shipped = {path.name: path for path in SHIPPED.iterdir()}
+    folder = shipped.get(critic, Path(critic).expanduser())
+    if not folder.is_dir():
+        raise InputError(f"critic={critic} is neither a folder nor a shipped critic: {', '.join(shipped)}")
+    return folder
 
 
 def _named(prefix: str, shapes: dict[str, Any]) -> dict[str, Any]:

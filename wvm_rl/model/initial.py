@@ -1,4 +1,4 @@
-"""First parameters of a World Value Model: at random, or the video stream's from published weights."""
+"""First parameters of a World Value Model: at random, the video stream's from published weights, or a critic's."""
 
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -9,7 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from wvm_rl.errors import InputError
+from wvm_rl.model import weights
 from wvm_rl.model.codec import LatentStatistics
+from wvm_rl.model.critic import Critic, folder_of
 from wvm_rl.model.layers import Array
 from wvm_rl.model.presets import WvmConfig
 from wvm_rl.model.wan import load, published
@@ -21,19 +23,29 @@ VIDEO, VALUE = "video.", "value."
 
 @dataclass
 class PretrainedConfig:
-    """Published weights to start from."""
+    """Weights to start from."""
 
     path: str | None = None  # folder of Wan2.2-TI2V-5B with transformer/ and vae/, as diffusers has it; null: none
     value: str = "random"  # the value stream starts at random | interpolated from the video stream's weights
+    critic: str | None = None  # a shipped critic or the folder of one: its VAE stays as it is, its streams train on
 
     def __post_init__(self) -> None:
         if self.value not in ("random", "interpolated"):
             raise InputError(f"pretrained.value={self.value}: choose random or interpolated")
         if self.value == "interpolated" and self.path is None:
             raise InputError("pretrained.value=interpolated needs pretrained.path: the video stream's weights")
+        if self.critic is not None and self.path is not None:
+            raise InputError("pretrained.critic and pretrained.path exclude each other: give one of them")
+
+    @property
+    def given(self) -> bool:
+        """Whether VAE and video stream have learned already."""
+        return self.critic is not None or self.path is not None
 
     def described(self, rank: int) -> str:
         """The start in words, for a model card; `rank` of the video stream's updates, 0: all of it trained."""
+        if self.critic is not None:
+            return f"those of critic {self._critic.fingerprint}, whose VAE was used as it is"
         if self.path is None:
             return "drawn at random"
         updates = f", which only updates of rank {rank} changed" if rank else ""
@@ -44,8 +56,15 @@ class PretrainedConfig:
         """What tells two starts apart.
 
         Raises:
-            InputError: the folder's sizes are not the preset's.
+            InputError: the sizes of what is given are not the preset's.
         """
+        if self.critic is not None:
+            own, wanted = self._critic.config.model.shaping(), config.shaping()
+            parts = [part for part in wanted if isinstance(wanted[part], dict)]
+            for part in parts:
+                _compare(self.critic, part, own[part], wanted[part])
+            _compare(self.critic, "model", own, wanted, tuple(parts))
+            return {"vae": self._critic.fingerprint}  # the one fingerprint of all its weights
         if self.path is None:
             return {}
         transformer = load.transformer_config(load.folder_of(self.path, "transformer"), jnp.float32)
@@ -57,22 +76,27 @@ class PretrainedConfig:
         return parts | {"value": self.value}
 
     def vae(self) -> tuple[dict[str, np.ndarray], LatentStatistics]:
-        """The published VAE, f32, and the statistics of its latents.
+        """The given VAE, f32, and the statistics of its latents.
 
         Raises:
-            InputError: as `load_vae`.
+            InputError: as `load_vae` or `Critic.load`.
         """
+        if self.critic is not None:
+            return _floats(self._critic.part("vae")), self._critic.config.latents
         assert self.path is not None
         vae = load.load_vae(self.path, None)
-        params = {name: np.asarray(value, np.float32) for name, value in vae.params.items()}
-        return params, LatentStatistics(vae.mean, vae.std)
+        return _floats(vae.params), LatentStatistics(vae.mean, vae.std)
 
     def params(self, model: WorldValueModel, seed: int, target: Target | None) -> Params:
         """First parameters, f32, each where `target` says.
 
         Raises:
-            InputError: as `load_transformer`.
+            InputError: as `load_transformer` or `Critic.load`.
         """
+        if self.critic is not None:
+            shapes = model.graph.shapes
+            streams = _floats(self._critic.part("wvm"))
+            return {name: jax.device_put(streams[name], target and target(name, shapes[name])) for name in shapes}
         if self.path is None:
             return model.graph.init(seed, target)
 
@@ -90,6 +114,15 @@ class PretrainedConfig:
                     resize = jax.jit(partial(interpolated, shape=shapes[name], kernel=kernel), out_shardings=layout)
                     given[name] = resize(given[VIDEO + name.removeprefix(VALUE)])
         return given | model.graph.init(seed, target, model.graph.shapes.keys() - given.keys())
+
+    @property
+    def _critic(self) -> Critic:
+        assert self.critic is not None
+        return Critic.load(folder_of(self.critic))
+
+
+def _floats(params: weights.Params) -> dict[str, np.ndarray]:
+    return {name: np.asarray(value, np.float32) for name, value in params.items()}
 
 
 def interpolated(array: Array, shape: tuple[int, ...], kernel: bool) -> Array:

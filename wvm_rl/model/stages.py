@@ -58,8 +58,8 @@ class StagesConfig:
             raise InputError(f"pool={self.pool} must be at least {CHUNK_WINDOWS} windows")
         if getattr(self.wvm, "transformer", None) and self.wvm.transformer.lora_rank and not self.pretrained.path:
             raise InputError("wvm.transformer.lora_rank needs pretrained.path: the video stream it adapts stays frozen")
-        if self.frozen and not (self.video_steps or self.pretrained.path):
-            raise InputError("frozen=true needs video_steps or pretrained.path: a video stream that has learned")
+        if self.frozen and not (self.video_steps or self.pretrained.given):
+            raise InputError("frozen=true needs video_steps, pretrained.critic or pretrained.path: a video stream that has learned")
         if min(self.seed, self.model_seed, self.video_steps) < 0:
             raise InputError(
                 f"seed={self.seed}, model_seed={self.model_seed} and video_steps={self.video_steps} must be at least 0"
@@ -133,7 +133,7 @@ class Stages:
     def vae(self) -> tuple[dict[str, np.ndarray], LatentStatistics]:
         """Trains the VAE and measures its latents, or takes the published one."""
         config, folder = self.config, self.folder("vae", self.vae_meta)
-        if config.pretrained.path:
+        if config.pretrained.given:
             return config.pretrained.vae()
         windows = Windows(self.films.training, self._seen, config.seed + 1)
         compression = Compression(config.wvm, len(self.films.instructions), config.compression)
@@ -252,7 +252,7 @@ class Stages:
         """Last row of metrics of each finished training."""
         scores = {}
         for stage, meta in (("vae", self.vae_meta), ("wvm", self.model_meta)):
-            if stage == "vae" and self.config.pretrained.path:
+            if stage == "vae" and self.config.pretrained.given:
                 continue
             row = json.loads((self.folder(stage, meta) / "metrics.jsonl").read_text().splitlines()[-1])
             scores |= {f"{stage} {name}": value for name, value in row.items() if name != "stage"}

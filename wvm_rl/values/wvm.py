@@ -3,7 +3,6 @@
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,7 +16,6 @@ if TYPE_CHECKING:
     from wvm_rl.model.critic import Critic
 
 NO_TEXT = ""  # the only instruction of a critic that was told none
-SHIPPED = Path(__file__).parents[1] / "critics"
 
 
 class Wvm:
@@ -81,10 +79,6 @@ class WvmConfig(ValueConfig):
     critic: str = "tiny"  # a critic shipped with this package, or the folder of one
 
     def source(self) -> Wvm:
-        from wvm_rl.model.critic import Critic  # the other sources need no JAX
+        from wvm_rl.model.critic import Critic, folder_of  # the other sources need no JAX
 
-        shipped = {path.name: path for path in SHIPPED.iterdir()}
-        folder = shipped.get(self.critic, Path(self.critic).expanduser())
-        if not folder.is_dir():
-            raise InputError(f"critic={self.critic} is neither a folder nor a shipped critic: {', '.join(shipped)}")
-        return Wvm(Critic.load(folder))
+        return Wvm(Critic.load(folder_of(self.critic)))
