@@ -59,7 +59,7 @@ class StagesConfig:
         if getattr(self.wvm, "transformer", None) and self.wvm.transformer.lora_rank and not self.pretrained.path:
             raise InputError("wvm.transformer.lora_rank needs pretrained.path: the video stream it adapts stays frozen")
         if self.frozen and not (self.video_steps or self.pretrained.given):
-            raise InputError("frozen=true needs video_steps, pretrained.critic or pretrained.path: a video stream that has learned")
+            raise InputError("frozen=true needs video_steps, pretrained.critic or pretrained.path")
         if min(self.seed, self.model_seed, self.video_steps) < 0:
             raise InputError(
                 f"seed={self.seed}, model_seed={self.model_seed} and video_steps={self.video_steps} must be at least 0"
