@@ -98,7 +98,7 @@ def reader(critic: Critic, variant: Variant) -> Callable[[Any, Any], Array]:
 
         def window(state: Array, here: KeyValue) -> tuple[Array, Array]:
             values = chunk(here, Overlap.moments(state)[0][0, 0], text[None])
-            return Overlap.add(state, values[None]), values
+            return Overlap.add(state, values[None, None]), values
 
         state = Overlap.start(1)
         prefix = jnp.zeros(())

@@ -1,6 +1,7 @@
 """The critic: overlap averaging by hand, independence of the batch, files and refusals."""
 
 import json
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -9,10 +10,11 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from experiments import inference
-from tests.model_toy import film, random_critic
+from tests.model_toy import film, preset, random_critic
 from wvm_rl.errors import InputError
 from wvm_rl.model.critic import FORMAT, Critic, CriticConfig
 from wvm_rl.model.inference import Overlap
+from wvm_rl.values.wvm import Wvm
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +39,7 @@ def test_overlap_averages_by_hand():
     for chunk in ([0.2, 0.4, 0.6], [0.4, 0.6, 0.8], [0.8, 0.8, 0.8], [1.0, 1.0, 1.0]):
         mean, std = Overlap.moments(state)
         prefixes.append((float(mean[0, 0]), float(std[0, 0])))
-        state = Overlap.add(state, jnp.asarray([chunk]))
+        state = Overlap.add(state, jnp.asarray([[chunk]]))
     spread = np.std([0.6, 0.6, 0.8])
     np.testing.assert_allclose(prefixes, [(0, 0), (0.2, 0), (0.4, 0), (2 / 3, spread)], atol=1e-4)
     np.testing.assert_allclose(Overlap.moments(state)[0], [[(0.8 + 0.8 + 1) / 3, 0.9, 1.0]], rtol=1e-6)
@@ -162,6 +164,17 @@ def test_fingerprint_follows_weights_and_configuration(critic):
     assert Critic(critic.config, params).fingerprint != critic.fingerprint
     other = CriticConfig(FORMAT, "tiny", "elsewhere", [], critic.config.model, critic.config.latents)
     assert Critic(other, critic.params).fingerprint != critic.fingerprint
+
+
+def test_draws_of_a_chunks_distribution_spread(critic, clips, values):
+    reading = critic.inference(draws=3)
+    drawn, spread = next(reading.values(clips[:1], batch=2))
+    np.testing.assert_array_equal(next(reading.values(clips[:1], batch=2))[0], drawn)
+    assert not np.allclose(drawn, values[0][0], atol=1e-3) and spread[-1] > 0 == values[0][1][-1]  # one window
+    assert Wvm(critic, 3).fingerprint != Wvm(critic).fingerprint == critic.fingerprint
+    regression = replace(preset(), value=replace(preset().value, head="regression"))
+    with pytest.raises(InputError, match="the head regression gives one value"):
+        Critic(replace(critic.config, model=regression), {}).inference(draws=3)
 
 
 def test_the_study_of_readings_starts_from_the_critics_own(critic, clips, values):

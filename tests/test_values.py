@@ -8,7 +8,8 @@ import pandas as pd
 import pytest
 
 from tests.synthetic import ENV_ARGS, Brightness, dataset, episode
-from wvm_rl.advantage import advantage, shuffled
+from wvm_rl.advantage import advantage, ranked, shuffled, uncertainty
+from wvm_rl.data.sidecar import Track
 from wvm_rl.errors import InputError
 from wvm_rl.label import label
 from wvm_rl.metrics import bench_truth
@@ -120,6 +121,23 @@ def test_advantage_looks_k_minus_one_steps_ahead_and_no_further_than_the_end():
     np.testing.assert_allclose(advantage(values, 100), [1, 0.9, 0.7, 0.4, 0, -0.1, 0], atol=1e-6)
 
 
+def test_ranked_advantages_keep_sign_and_order():
+    delta = np.array([-0.2, 0.0, 0.1, 0.1, 0.7, -0.1], np.float32)
+    np.testing.assert_allclose(ranked(delta) * 7, [-2.5, 0, 2, 2, 3.5, -1.5], atol=1e-6)
+    tracks = [Track(np.array([0.1, 0.3], np.float32), np.full(2, np.nan)), Track(np.array([0.4, 0.0]), np.zeros(2))]
+    np.testing.assert_allclose(ValueConfig(horizon_k=2, scale="rank").advantages(tracks) * 5, [2, 0, -2, 0], atol=1e-6)
+
+
+def test_a_lower_bound_subtracts_the_deviations_of_both_values():
+    std = [np.array([0.3, 0.0, 0.4]), np.array([0.1, 0.2])]
+    np.testing.assert_allclose(uncertainty(std, 3), [0.5, 0.4, 0.4 * 2**0.5, 0.05**0.5, 0.2 * 2**0.5], rtol=1e-6)
+    tracks = [Track(np.array([0.0, 0.2, 1.0]), std[0]), Track(np.array([0.5, 0.5]), std[1])]
+    found = ValueConfig(horizon_k=3, lower=2.0).advantages(tracks)
+    np.testing.assert_allclose(found[:2], [1.0 - 2 * 0.5, 0.8 - 2 * 0.4], atol=1e-6)
+    with pytest.raises(InputError, match=r"value\.lower: these values have no standard deviations"):
+        ValueConfig(lower=1.0).advantages([Track(np.zeros(3), np.full(3, np.nan))])
+
+
 def test_shuffled_advantages_keep_their_histogram():
     delta = np.random.default_rng(0).normal(size=500)
     mixed = shuffled(delta, 1)
@@ -132,6 +150,12 @@ def test_shuffled_advantages_keep_their_histogram():
 def test_values_out_of_range_are_refused():
     with pytest.raises(InputError, match=r"value\.horizon_k=1"):
         ValueConfig(horizon_k=1)
+    with pytest.raises(InputError, match=r"value\.scale=log: choose raw or rank"):
+        ValueConfig(scale="log")
+    with pytest.raises(InputError, match=r"value\.lower=-1"):
+        ValueConfig(lower=-1)
+    with pytest.raises(InputError, match=r"value\.draws=-1"):
+        WvmConfig(draws=-1)
     with pytest.raises(InputError, match=r"value\.discount=1"):
         SuccessConfig(discount=1.0)
 

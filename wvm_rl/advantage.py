@@ -3,6 +3,9 @@
 from collections.abc import Sequence
 
 import numpy as np
+from scipy.stats import rankdata
+
+from wvm_rl.errors import InputError
 
 
 def advantage(values: Sequence[np.ndarray], horizon_k: int) -> np.ndarray:
@@ -15,13 +18,43 @@ def advantage(values: Sequence[np.ndarray], horizon_k: int) -> np.ndarray:
     Returns:
         [N] f32 over all control steps, in episode order.
     """
-    parts = []
-    for value in values:
-        tail = np.minimum(np.arange(len(value)) + horizon_k - 1, len(value) - 1)
-        parts.append(value[tail] - value)
-    return np.concatenate(parts).astype(np.float32)
+    return np.concatenate([value[_tail(len(value), horizon_k)] - value for value in values]).astype(np.float32)
+
+
+def uncertainty(deviations: Sequence[np.ndarray], horizon_k: int) -> np.ndarray:
+    """Standard deviation of every advantage, were the errors of its two values independent: a lower bound's width.
+
+    Args:
+        deviations: per episode [T], standard deviations of the values.
+        horizon_k: K, control steps.
+
+    Returns:
+        [N] f32.
+
+    Raises:
+        InputError: the source of the values gives none.
+    """
+    both = [np.hypot(each[_tail(len(each), horizon_k)], each) for each in deviations]
+    found = np.concatenate(both).astype(np.float32)
+    if not np.isfinite(found).all():
+        raise InputError("value.lower: these values have no standard deviations; use value=wvm, or value.lower=0")
+    return found
+
+
+def ranked(advantages: np.ndarray) -> np.ndarray:
+    """Advantages [N] on the scale of ranks: which share of the dataset lies between an advantage and 0, with its sign.
+
+    Signs and order stay, so that methods of thresholds at 0 or at a share keep the same samples.
+    """
+    ranks = rankdata(np.concatenate([advantages, [0.0]])) / (len(advantages) + 1)
+    return (ranks[:-1] - ranks[-1]).astype(np.float32)
 
 
 def shuffled(advantages: np.ndarray, seed: int) -> np.ndarray:
     """The advantages [N] permuted over the dataset: the same histogram without information."""
     return np.random.default_rng(seed).permutation(advantages)
+
+
+def _tail(length: int, horizon_k: int) -> np.ndarray:
+    """Last step of the chunk that starts at each of `length` steps."""
+    return np.minimum(np.arange(length) + horizon_k - 1, length - 1)

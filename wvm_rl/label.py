@@ -32,7 +32,12 @@ class LabelConfig:
 
 
 def label(dataset: Dataset, source: Source, progress: bool = True) -> list[np.ndarray]:
-    """Values of every episode at its control steps, [T] f32 each.
+    """Values of every episode at its control steps, [T] f32 each; see `tracks`."""
+    return [track.progress for track in tracks(dataset, source, progress)]
+
+
+def tracks(dataset: Dataset, source: Source, progress: bool = True) -> list[sidecar.Track]:
+    """Values and standard deviations of every episode at its control steps.
 
     Read from the sidecar if its fingerprints are those of this dataset and this source, else computed and written.
     Finished episodes survive a kill in `<sidecar>.parts/`.
@@ -45,14 +50,14 @@ def label(dataset: Dataset, source: Source, progress: bool = True) -> list[np.nd
     """
     path = sidecar.beside(dataset.path, source.name)
     belongs = {"dataset": dataset.fingerprint, "source": source.name, "critic": source.fingerprint}
-    tracks = sidecar.read(path, dataset.lengths, belongs)
-    if tracks is None:
+    found = sidecar.read(path, dataset.lengths, belongs)
+    if found is None:
         with exclusive(path):  # until it is read: another critic's values may take its place
-            if (tracks := sidecar.read(path, dataset.lengths, belongs)) is None:
+            if (found := sidecar.read(path, dataset.lengths, belongs)) is None:
                 _compute(dataset, source, path, belongs, progress)
-                tracks = sidecar.read(path, dataset.lengths, belongs)
-    assert tracks is not None
-    return [track.progress for track in tracks]
+                found = sidecar.read(path, dataset.lengths, belongs)
+    assert found is not None
+    return found
 
 
 def at_steps(values: Values, length: int) -> sidecar.Track:

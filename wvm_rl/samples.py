@@ -13,12 +13,12 @@ from agents.chunks import Frames
 from agents.matching import matched
 from envs.collect import CollectConfig, collect
 from envs.render import shown
-from wvm_rl.advantage import advantage, shuffled
+from wvm_rl.advantage import shuffled
 from wvm_rl.config import TrainConfig
 from wvm_rl.data.episodes import Dataset, Episode
 from wvm_rl.errors import InputError
 from wvm_rl.films import FPS
-from wvm_rl.label import label
+from wvm_rl.label import tracks
 from wvm_rl.values.base import Source
 from wvm_rl.values.wvm import Wvm
 
@@ -92,8 +92,8 @@ def prepared(
         dataset = Dataset(collect(settings))
         episodes = list(dataset)
     with stage("values"):
-        values = label(dataset, source)
-    delta = advantage(values, config.value.horizon_k)
+        labels = tracks(dataset, source)
+    values, delta = [track.progress for track in labels], config.value.advantages(labels)
     agent = config.agent
     if config.match_ess is not None:
         agent = matched(agent, config.match_ess, delta, values, episodes)

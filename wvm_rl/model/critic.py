@@ -61,7 +61,11 @@ class Critic:
     @cached_property
     def programs(self) -> Inference:
         """Its compiled functions."""
-        return Inference(self.codec, self.model, self.config.latents, self.part("vae"), self.part("wvm"))
+        return self.inference()
+
+    def inference(self, draws: int = 0) -> Inference:
+        """Its compiled functions, reading so many draws of every chunk's distribution, or its mode."""
+        return Inference(self.codec, self.model, self.config.latents, self.part("vae"), self.part("wvm"), draws)
 
     def halved(self) -> "Critic":
         """The critic with its f32 weights at half precision.

@@ -23,6 +23,7 @@ from wvm_rl.model.presets import CHUNK
 from wvm_rl.model.wvm import WorldValueModel
 
 SEGMENT = 8  # windows an episode advances per compiled call
+EULER = 4  # steps from a draw of the noise to a draw of the values: one step would lead to their mean
 Prediction = tuple[np.ndarray, np.ndarray]
 
 
@@ -43,13 +44,17 @@ class Overlap:
 
     @staticmethod
     def add(state: Array, predictions: Array) -> Array:
-        """Moves on by one frame and adds a chunk's predictions [B,3] for the three frames after its first."""
+        """Moves on by one frame and adds a chunk's D predictions [D,B,3] for the three frames after its first."""
         shifted = jnp.pad(state[:, :, 1:], ((0, 0), (0, 0), (0, 1)))
-        return shifted + jnp.stack([predictions, predictions**2, jnp.ones_like(predictions)])
+        count = jnp.full_like(predictions[0], len(predictions))
+        return shifted + jnp.stack([predictions.sum(0), (predictions**2).sum(0), count])
 
 
 class Inference:
     """Compiled functions of fixed shapes, over the parameters of a VAE and a World Value Model.
+
+    Args:
+        draws: from the distribution of values that a chunk gives; 0: its one Euler step from the mode.
 
     Attributes:
         encode: (VAE's parameters, u8 clips [GROUP,5,H,W,3]) -> normalised latents [GROUP,2,h,w,z].
@@ -64,8 +69,12 @@ class Inference:
         statistics: LatentStatistics,
         vae: weights.Params,
         wvm: weights.Params,
+        draws: int = 0,
     ):
         self.model, self._vae, self._wvm = model, vae, wvm
+        if draws and model.config.value.head != "flow":
+            raise InputError(f"draws={draws}: a critic with the head {model.config.value.head} gives one value; give 0")
+        self._noise = jax.random.normal(jax.random.key(0), (draws, CHUNK)) if draws else None
         self.encode = jax.jit(partial(codec.encode, statistics=statistics))
         self.text = jax.jit(lambda params, tokens: model.graph.merge(params).text(tokens))
         self.advance = jax.jit(self._segment)
@@ -128,11 +137,17 @@ class Inference:
 
         def window(state: Array, key_value: Any) -> tuple[Array, tuple[Array, Array]]:
             mean, std = Overlap.moments(state)
-            chunk = self.model.values(params, key_value, mean[:, 0], text)
-            state = Overlap.add(state, chunk[:, 1:])
+            state = Overlap.add(state, self._chunks(params, key_value, mean[:, 0], text)[:, :, 1:])
             return state, (state, jnp.stack([mean[:, 0], std[:, 0]]))
 
         return jax.lax.scan(window, state, context)[1]
+
+    def _chunks(self, params: weights.Params, context: Any, prefix: Array, text: Array) -> Array:
+        """Value chunks [D,B,4] of every draw."""
+        if self._noise is None:
+            return self.model.values(params, context, prefix, text)[None]
+        noise = jnp.repeat(self._noise[:, None], len(prefix), 1)
+        return jax.vmap(lambda each: self.model.values(params, context, prefix, text, EULER, each))(noise)
 
     def encoded(self, clips: Iterable[tuple[np.ndarray, str]]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Current latents [F,h,w,z] and text tokens [L,D] of each episode; windows are packed across episodes."""

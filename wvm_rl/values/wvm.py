@@ -23,9 +23,11 @@ class Wvm:
 
     name = "wvm"
 
-    def __init__(self, critic: "Critic"):
+    def __init__(self, critic: "Critic", draws: int = 0):
         self.critic = critic
-        self.fingerprint = f"{critic.fingerprint} {critic.origin}".strip()
+        self._inference = critic.inference(draws) if draws else None
+        read = f"{draws} draws" if draws else ""
+        self.fingerprint = " ".join(part for part in (critic.fingerprint, critic.origin, read) if part)
 
     def values(self, dataset: Dataset, start: int = 0) -> Iterator[Values]:
         """Values of the episodes from `start` on; refuses frames that the critic was not made for before the first.
@@ -53,7 +55,8 @@ class Wvm:
                 frames, steps[index] = dataset.frames(index, self.critic.camera, self.critic.fps)
                 yield frames, dataset[index].instruction if self._reads else NO_TEXT
 
-        for index, (value, std) in enumerate(self.critic.values(clips()), start=start):
+        found = self._inference.values(clips()) if self._inference else self.critic.values(clips())
+        for index, (value, std) in enumerate(found, start=start):
             yield Values(steps.pop(index), value, std)
 
     def _check(self, dataset: Dataset, index: int) -> None:
@@ -77,8 +80,14 @@ class WvmConfig(ValueConfig):
     """The World Value Model, reading frames and instruction."""
 
     critic: str = "tiny"  # a critic shipped with this package, or the folder of one
+    draws: int = 0  # of every chunk's distribution, averaged, for standard deviations of values; 0: its mode
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.draws < 0:
+            raise InputError(f"value.draws={self.draws} must be at least 0")
 
     def source(self) -> Wvm:
         from wvm_rl.model.critic import Critic, folder_of  # the other sources need no JAX
 
-        return Wvm(Critic.load(folder_of(self.critic)))
+        return Wvm(Critic.load(folder_of(self.critic)), self.draws)
