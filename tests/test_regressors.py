@@ -8,6 +8,7 @@ import pytest
 from tests.synthetic import ENV_ARGS, dataset, episode
 from wvm_rl.data.windows import Film, WindowsConfig, progress
 from wvm_rl.errors import InputError
+from wvm_rl.values import regressors
 from wvm_rl.values.iql import IQLConfig
 from wvm_rl.values.regressors import CONTEXT, STATE, Films, Frame, RegressorConfig, State, Video, rewound, so_far
 
@@ -24,12 +25,14 @@ def films(tmp_path, count=4):
 
 
 @pytest.mark.parametrize("kind", [Frame, Video])
-def test_pictures_are_read(tmp_path, kind):
-    known = films(tmp_path)
+def test_pictures_are_read(tmp_path, kind, monkeypatch):
+    known = replace(films(tmp_path), folder=tmp_path / "kept")
     source = kind(SHORT, known)
     fresh = dataset(tmp_path / "fresh.hdf5", [episode(20, 110)])
     found = next(source.values(fresh))
     np.testing.assert_allclose(found.value, np.linspace(0, 1, len(found.value)), atol=0.15)
+    monkeypatch.setattr(regressors, "fitted", lambda *_: pytest.fail("what was learned is kept"))
+    np.testing.assert_array_equal(next(kind(SHORT, known).values(fresh)).value, found.value)
     assert source.fingerprint == kind(SHORT, known).fingerprint
     assert source.fingerprint != kind(replace(SHORT, steps=121), known).fingerprint
     other = replace(episode(3), instruction="juggle")

@@ -16,6 +16,7 @@ import pandas as pd
 from rich.console import Console
 from tqdm import tqdm
 
+from envs.cache import data_folder
 from envs.collect import CollectConfig, collect, dataset_path
 from envs.looks import LOOKS
 from envs.recipes import RECIPES
@@ -160,7 +161,7 @@ def sources_of(
     found: dict[str, Callable[[str, str], Source | None]] = {"wvm": always(wvm)}
     found |= {name: blind(Blind(name)) for name in BLIND}
     if any(name in LEARNED for name in config.models):
-        critic = wvm.critic
+        critic, folder = wvm.critic, data_folder(config.root) / "regressors"
         known = corpus(list(experts.values()), cameras, critic.fps, critic.size, config.data)
         films = Films(
             known.training,
@@ -170,9 +171,10 @@ def sources_of(
             critic.size,
             config.windows,
             f"{known.fingerprint} {critic.fps}",
+            folder,
         )
         found[Frame.name], found[Video.name] = always(Frame(config.frame, films)), always(Video(config.video, films))
-        floor = State(config.floor, experts)
+        floor = State(config.floor, experts, folder)
         found[FLOOR] = lambda task, clip: floor if clip == "bench" else None  # the others have no simulator's state
     return {name: found[name] for name in config.models} | {
         name: Predictions(name, path).part for name, path in config.predictions.items()

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -23,6 +24,8 @@ from tqdm import tqdm
 from wvm_rl.data.episodes import Dataset, Episode
 from wvm_rl.data.windows import Film, WindowsConfig, augmented
 from wvm_rl.errors import InputError
+from wvm_rl.files import atomic, exclusive
+from wvm_rl.model import weights
 from wvm_rl.model.codec import fit_size
 from wvm_rl.model.layers import Array, LayerNorm, Linear
 from wvm_rl.model.weights import Graph, Params
@@ -65,6 +68,7 @@ class Films:
         camera, fps, size: of the frames.
         augment: how their pictures vary in training.
         fingerprint: of all this.
+        folder: where trained regressors are kept; None keeps none.
     """
 
     films: Sequence[Film]
@@ -74,6 +78,7 @@ class Films:
     size: int
     augment: WindowsConfig
     fingerprint: str
+    folder: Path | None = None
 
     def row(self, instruction: str, path: Any) -> int:
         """Row of an instruction.
@@ -213,6 +218,20 @@ def fitted(graph: Graph, batches: Callable[[np.random.Generator], Batch], config
     return params
 
 
+def kept(graph: Graph, folder: Path | None, name: str, make: Callable[[], Params]) -> Params:
+    """Parameters that were made before, from `<folder>/<name>.safetensors`, or those made now."""
+    if folder is None:
+        return make()
+    path = folder / f"{name}.safetensors"
+    with exclusive(path):
+        if not path.exists():
+            made = make()
+            with atomic(path) as partial:
+                weights.save(partial, made)
+            return made
+    return {name: jnp.asarray(value) for name, value in weights.load(path, graph.shapes).items()}
+
+
 def _digest(*content: Any) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
@@ -239,7 +258,9 @@ class Frame:
 
     def values(self, dataset: Dataset, start: int = 0) -> Iterator[Values]:
         if self._params is None:
-            self._params = fitted(self._graph, self._batch, self.config, self.name)
+            name = f"{self.name}-{self.fingerprint[:16]}"
+            make = partial(fitted, self._graph, self._batch, self.config, self.name)
+            self._params = kept(self._graph, self.films.folder, name, make)
         for index in range(start, len(dataset)):
             frames, step = dataset.frames(index, self.films.camera, self.films.fps)
             row = self.films.row(dataset[index].instruction, dataset.path)
@@ -304,12 +325,13 @@ class State:
 
     Args:
         experts: task -> dataset of expert episodes with states and phases.
+        folder: where trained networks are kept; None keeps none.
     """
 
     name = "floor"
 
-    def __init__(self, config: RegressorConfig, experts: Mapping[str, Dataset]):
-        self.config, self.experts = config, experts
+    def __init__(self, config: RegressorConfig, experts: Mapping[str, Dataset], folder: Path | None = None):
+        self.config, self.experts, self.folder = config, experts, folder
         self.fingerprint = _digest(1, asdict(config), [dataset.fingerprint for dataset in experts.values()])
         self._known: dict[str, Callable[[np.ndarray], np.ndarray]] = {}
 
@@ -334,7 +356,8 @@ class State:
                 rows = rng.integers(len(states), size=self.config.batch)
                 return (states[rows] - mean) / deviation, progress[rows]
 
-            params = fitted(graph, batches, self.config, f"{task} floor")
+            make = partial(fitted, graph, batches, self.config, f"{task} floor")
+            params = kept(graph, self.folder, f"{self.name}-{task}-{self.fingerprint[:16]}", make)
             forward = jax.jit(lambda state: graph.merge(params)(state))
             self._known[task] = lambda rows: np.concatenate(
                 [forward(part) for part in _groups((rows - mean) / deviation)]
