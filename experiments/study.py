@@ -1,7 +1,7 @@
 """Does the critic help, and which extraction uses it best? `python -m experiments.study`.
 
 Parts, in order: methods with the critic on six tasks; value sources under one method; on two tasks all methods with the
-oracle, noise, other data, a classical critic, and policies that see pictures. Every part is a sweep
+oracle, noise, other data, other advantages, a classical critic, and policies that see pictures. Every part is a sweep
 (`experiments.sweep`) of one folder: cells that parts share run once, finished ones are kept, an interrupted study goes
 on, on another machine, too: run folders lie in `experiments/results/study/` and are committed without weights and
 figures. Every rollout so far becomes a row of `experiments/results/study.parquet`, from which `experiments.tables`
@@ -27,12 +27,15 @@ from wvm_rl.errors import InputError
 from wvm_rl.files import atomic
 from wvm_rl.provenance import provenance
 from wvm_rl.runs import read_summary, write_json
+from wvm_rl.values.base import ValueConfig
 
 RESULTS = Path(__file__).parent / "results"
 RUNS, RESULT = RESULTS / "study", RESULTS / "study.parquet"
 CELL = ("env", "recipe", "episodes", "obs", "agent", "policy", "value")
 TWO = ("lift", "can")
 NOISE = (0.02, 0.05, 0.1)  # standard deviations
+ADVANTAGES = ("value.horizon_k=10", "value.horizon_k=40", "value.horizon_k=80", "value.scale=rank")
+ADVANTAGES += ("value.draws=8 value.lower=1",)
 SUBOPTIMAL = "data=suboptimal"
 METHODS = tuple(name for name in AGENTS if name != "bc")
 IMAGES = "obs=images trainer.updates=3000 trainer.batch=128"  # pictures cost more, an update and a sample
@@ -70,6 +73,7 @@ PARTS: dict[str, tuple[tuple[str, ...], list[str]]] = {  # name -> tasks and cel
             for cell in (*_cells(("bc",), "value=clock", data), *_cells(("awr",), "value=wvm", data))
         ],
     ),
+    "advantages": (TWO, [f"{SUBOPTIMAL} agent=awr value=wvm {how}" for how in ADVANTAGES]),
     "iql": (TWO, _cells(("awr",), "value=iql")),
     "images": (TWO, [f"{IMAGES} {cell}" for cell in (BC, *_cells(("awr",), "value=wvm"))]),
 }
@@ -112,12 +116,6 @@ def rows(folder: Path) -> pd.DataFrame | None:
         return None
     settings: dict[str, Any] = yaml.safe_load((folder / "config.yaml").read_text())
     versions = json.loads((folder / "versions.json").read_text())
-    value = settings["choices"]["value"]
-    named = {"noisy": f"noisy {settings['value'].get('noise')}"}.get(value, value)
-    if settings["value"]["shuffle"]:
-        named = "shuffled"
-    if settings["choices"]["agent"] == "bc":
-        named = "none"
     return pd.read_parquet(folder / "episodes.parquet").assign(
         env=summary["env"],
         recipe=summary["recipe"],
@@ -125,12 +123,27 @@ def rows(folder: Path) -> pd.DataFrame | None:
         obs=settings["choices"]["obs"],
         agent=summary["agent"],
         policy=summary["policy"],
-        value=named,
+        value=named(settings["choices"], settings["value"]),
         horizon_k=settings["value"]["horizon_k"],
         initial_state=lambda table: table["bank"],
         ess_fraction=summary["ess_fraction"],
         commit=versions["commit"],
     )
+
+
+def named(choices: dict[str, str], value: dict[str, Any]) -> str:
+    """Name of a run's values: of their source, and of how advantages are made of them if not by the defaults."""
+    if choices["agent"] == "bc":
+        return "none"
+    if value["shuffle"]:
+        return "shuffled"
+    plain = ValueConfig()
+    parts = [choices["value"]]
+    parts += [f"{value['noise']:g}"] if choices["value"] == "noisy" else []
+    parts += [f"K={value['horizon_k']}"] if value["horizon_k"] != plain.horizon_k else []
+    parts += [value["scale"]] if value["scale"] != plain.scale else []
+    parts += [f"lower {value['lower']:g}"] if value["lower"] != plain.lower else []
+    return " ".join(parts)
 
 
 def folders(config: StudyConfig) -> list[Path]:

@@ -134,7 +134,7 @@ def tables(study: Study) -> list[Table]:
         if value not in ("wvm", "shuffled", "clock") and (agent, value) != ("awr", "oracle")
     }
     if others:
-        found.append(compared("Oracle, noise and classical critic", study, {"bc": bc} | others, "bc"))
+        found.append(compared("Oracle, noise, other advantages and classical critic", study, {"bc": bc} | others, "bc"))
     kinds = ["recipe", "episodes", "obs"]
     for kind in dict.fromkeys(zip(*(study.rows[name] for name in kinds))):
         where = dict(zip(kinds, kind))

@@ -1,6 +1,7 @@
 """The study: every rollout a row, named as its table needs it."""
 
 import json
+from dataclasses import asdict
 
 import numpy as np
 import pandas as pd
@@ -32,6 +33,8 @@ def test_rows_name_the_cell_of_every_rollout(tmp_path):
         names[name] = table["value"][0]
     assert names == {"noisy": "noisy 0.1", "bc": "none", "shuffled": "shuffled"}
     assert study.rows(tmp_path) is None
+    other = asdict(VALUES["wvm"](horizon_k=40, scale="rank", lower=1.0))
+    assert study.named({"agent": "awr", "value": "wvm"}, other) == "wvm K=40 rank lower 1"
 
 
 def test_parts_name_known_methods_and_can_be_chosen():
@@ -68,7 +71,7 @@ def test_tables_are_made_from_rollouts_alone(tmp_path, capsys):
     tables.main(tables.TablesConfig(study=str(path)))
     text = (tmp_path / "study.md").read_text()
     assert "| awr, wvm minus bc | 2 | 0." in text and "above 0 | met |" in text
-    assert "## Oracle, noise and classical critic" in text and "| awr, noisy 0.1 |" in text
+    assert "## Oracle, noise, other advantages and classical critic" in text and "| awr, noisy 0.1 |" in text
     assert r"awr, wvm minus bc & 2" in (tmp_path / "study.tex").read_text()
     assert "480 rollouts, of runs at c0ffee" in capsys.readouterr().out
     found = tables.Study(path).cell("awr", "wvm")
