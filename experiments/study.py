@@ -34,8 +34,7 @@ RUNS, RESULT = RESULTS / "study", RESULTS / "study.parquet"
 CELL = ("env", "recipe", "episodes", "obs", "agent", "policy", "value")
 TWO = ("lift", "can")
 NOISE = (0.02, 0.05, 0.1)  # standard deviations
-ADVANTAGES = ("value.horizon_k=10", "value.horizon_k=40", "value.horizon_k=80", "value.scale=rank")
-ADVANTAGES += ("value.draws=8 value.lower=1",)
+ADVANTAGES = (*(f"value.horizon_k={k}" for k in (10, 40, 80)), "value.scale=rank", "value.draws=8 value.lower=1")
 SUBOPTIMAL = "data=suboptimal"
 METHODS = tuple(name for name in AGENTS if name != "bc")
 IMAGES = "obs=images trainer.updates=3000 trainer.batch=128"  # pictures cost more, an update and a sample

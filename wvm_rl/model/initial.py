@@ -60,10 +60,10 @@ class PretrainedConfig:
         """
         if self.critic is not None:
             own, wanted = self._critic.config.model.shaping(), config.shaping()
-            parts = [part for part in wanted if isinstance(wanted[part], dict)]
-            for part in parts:
-                _compare(self.critic, part, own[part], wanted[part])
-            _compare(self.critic, "model", own, wanted, tuple(parts))
+            modules = tuple(name for name in wanted if isinstance(wanted[name], dict))
+            for name in modules:
+                _compare(self.critic, name, own[name], wanted[name])
+            _compare(self.critic, "model", own, wanted, modules)
             return {"vae": self._critic.fingerprint}  # the one fingerprint of all its weights
         if self.path is None:
             return {}
