@@ -31,7 +31,7 @@ def write_card(
         "frames": f"{model.size}x{model.size} at {model.fps:g} a second, camera {critic.camera}",
         "fingerprint": critic.fingerprint,
         "seed": seed,
-        "wall time": f"{seconds / 60:.0f} min",
+        "wall time since the last start": f"{seconds / 60:.0f} min",
     }
     command, commit = origin.pop("command"), origin.pop("commit")
     sections = {

@@ -6,7 +6,7 @@ encoded windows -> the model -> a critic's folder with its card.
 
 import hashlib
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -139,6 +139,7 @@ def main(config: PretrainConfig) -> None:
         "episodes": f"{len(films.training)} for training, {len(films.held_out)} held out",
         "frames": sum(len(film.frames) for film in films.training),
         "instructions": "; ".join(films.instructions),
+        "windows": ", ".join(f"{name} {value:g}" for name, value in asdict(config.windows).items()),
         "seed": config.data.seed,
         "fingerprint": films.fingerprint,
     }
