@@ -31,6 +31,7 @@ VARIANTS = {  # name -> what it is, and overrides of the recipe; the later one w
     "hl_gaussian": ("histogram head", "wvm.value.head=hl_gaussian"),
     "regression": ("scalar head", "wvm.value.head=regression"),
     "no_rewind": ("rising windows only", "windows.rewind=0"),
+    "paper_windows": ("the paper's shares of rewound and still windows", "windows.rewind=0.5 windows.plateau=0.1"),
     "no_progress": ("a VAE that learns from pictures alone", "compression.progress=0"),
     "fps2": ("2 frames a second", "wvm.fps=2 data.fps=10"),
     "fps10": ("10 frames a second", "wvm.fps=10 data.fps=10"),
