@@ -134,13 +134,12 @@ def named(choices: dict[str, str], value: dict[str, Any]) -> str:
     """Name of a run's values: of their source, and of how advantages are made of them if not by the defaults."""
     if choices["agent"] == "bc":
         return "none"
-    if value["shuffle"]:
-        return "shuffled"
     plain = ValueConfig()
-    parts = [choices["value"]]
+    parts = ["shuffled" if value["shuffle"] else choices["value"]]
     parts += [f"{value['noise']:g}"] if choices["value"] == "noisy" else []
     parts += [f"K={value['horizon_k']}"] if value["horizon_k"] != plain.horizon_k else []
     parts += [value["scale"]] if value["scale"] != plain.scale else []
+    parts += [f"{value['draws']} draws"] if value.get("draws") else []
     parts += [f"lower {value['lower']:g}"] if value["lower"] != plain.lower else []
     return " ".join(parts)
 

@@ -43,6 +43,8 @@ def test_overlap_averages_by_hand():
     spread = np.std([0.6, 0.6, 0.8])
     np.testing.assert_allclose(prefixes, [(0, 0), (0.2, 0), (0.4, 0), (2 / 3, spread)], atol=1e-4)
     np.testing.assert_allclose(Overlap.moments(state)[0], [[(0.8 + 0.8 + 1) / 3, 0.9, 1.0]], rtol=1e-6)
+    drawn = Overlap.moments(Overlap.add(Overlap.start(1), jnp.asarray([[[0.2, 0.4, 0.6]], [[0.4, 0.4, 1.0]]])))
+    np.testing.assert_allclose(drawn, [[[0.3, 0.4, 0.8]], [[0.1, 0.0, 0.2]]], atol=1e-3)
 
 
 def test_one_value_a_frame_within_bounds(clips, values):

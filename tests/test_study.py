@@ -33,8 +33,8 @@ def test_rows_name_the_cell_of_every_rollout(tmp_path):
         names[name] = table["value"][0]
     assert names == {"noisy": "noisy 0.1", "bc": "none", "shuffled": "shuffled"}
     assert study.rows(tmp_path) is None
-    other = asdict(VALUES["wvm"](horizon_k=40, scale="rank", lower=1.0))
-    assert study.named({"agent": "awr", "value": "wvm"}, other) == "wvm K=40 rank lower 1"
+    other = asdict(VALUES["wvm"](horizon_k=40, scale="rank", lower=1.0, draws=8))
+    assert study.named({"agent": "awr", "value": "wvm"}, other) == "wvm K=40 rank 8 draws lower 1"
 
 
 def test_parts_name_known_methods_and_can_be_chosen():

@@ -17,6 +17,7 @@ from wvm_rl.values import VALUES
 from wvm_rl.values.base import ValueConfig
 from wvm_rl.values.clock import ClockConfig
 from wvm_rl.values.file import FileConfig
+from wvm_rl.values.iql import IQLConfig
 from wvm_rl.values.noisy import NoisyConfig
 from wvm_rl.values.oracle import OracleConfig, truth
 from wvm_rl.values.success import SuccessConfig
@@ -130,7 +131,7 @@ def test_ranked_advantages_keep_sign_and_order():
 
 def test_a_lower_bound_subtracts_the_deviations_of_both_values():
     std = [np.array([0.3, 0.0, 0.4]), np.array([0.1, 0.2])]
-    np.testing.assert_allclose(uncertainty(std, 3), [0.5, 0.4, 0.4 * 2**0.5, 0.05**0.5, 0.2 * 2**0.5], rtol=1e-6)
+    np.testing.assert_allclose(uncertainty(std, 3), [0.5, 0.4, 0, 0.05**0.5, 0], rtol=1e-6)
     tracks = [Track(np.array([0.0, 0.2, 1.0]), std[0]), Track(np.array([0.5, 0.5]), std[1])]
     found = ValueConfig(horizon_k=3, lower=2.0).advantages(tracks)
     np.testing.assert_allclose(found[:2], [1.0 - 2 * 0.5, 0.8 - 2 * 0.4], atol=1e-6)
@@ -158,6 +159,12 @@ def test_values_out_of_range_are_refused():
         WvmConfig(draws=-1)
     with pytest.raises(InputError, match=r"value\.discount=1"):
         SuccessConfig(discount=1.0)
+
+
+def test_what_is_made_of_values_does_not_change_them():
+    for kind in (NoisyConfig, IQLConfig):
+        other = kind(horizon_k=40, scale="rank", lower=1.0, shuffle=True)
+        assert other.source().fingerprint == kind().source().fingerprint
 
 
 def test_every_source_has_a_line_of_help():

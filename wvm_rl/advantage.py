@@ -24,6 +24,8 @@ def advantage(values: Sequence[np.ndarray], horizon_k: int) -> np.ndarray:
 def uncertainty(deviations: Sequence[np.ndarray], horizon_k: int) -> np.ndarray:
     """Standard deviation of every advantage, were the errors of its two values independent: a lower bound's width.
 
+    At an episode's last step the two are one value, so there is none.
+
     Args:
         deviations: per episode [T], standard deviations of the values.
         horizon_k: K, control steps.
@@ -34,8 +36,10 @@ def uncertainty(deviations: Sequence[np.ndarray], horizon_k: int) -> np.ndarray:
     Raises:
         InputError: the source of the values gives none.
     """
-    both = [np.hypot(each[_tail(len(each), horizon_k)], each) for each in deviations]
-    found = np.concatenate(both).astype(np.float32)
+    found = np.concatenate([np.hypot(each[_tail(len(each), horizon_k)], each) for each in deviations]).astype(
+        np.float32
+    )
+    found[np.cumsum([len(each) for each in deviations]) - 1] *= 0
     if not np.isfinite(found).all():
         raise InputError("value.lower: these values have no standard deviations; use value=wvm, or value.lower=0")
     return found

@@ -1,7 +1,7 @@
 """First parameters of a World Value Model: at random, the video stream's from published weights, or a critic's."""
 
 from dataclasses import asdict, dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 
 import jax
@@ -115,7 +115,7 @@ class PretrainedConfig:
                     given[name] = resize(given[VIDEO + name.removeprefix(VALUE)])
         return given | model.graph.init(seed, target, model.graph.shapes.keys() - given.keys())
 
-    @property
+    @cached_property
     def _critic(self) -> Critic:
         assert self.critic is not None
         return Critic.load(folder_of(self.critic))

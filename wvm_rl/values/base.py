@@ -1,8 +1,8 @@
 """What every value source gives: one value in [0,1] at each of some control steps of an episode."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from dataclasses import asdict, dataclass, fields
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -64,6 +64,11 @@ class ValueConfig:
         if self.lower:
             delta = delta - self.lower * uncertainty([track.std for track in tracks], self.horizon_k)
         return ranked(delta) if self.scale == "rank" else delta
+
+    def shaping(self) -> dict[str, Any]:
+        """The settings that values depend on: not what is made of them."""
+        later = {each.name for each in fields(ValueConfig)}
+        return {name: value for name, value in asdict(self).items() if name not in later}
 
     def source(self) -> Source:
         """The source this configuration describes."""

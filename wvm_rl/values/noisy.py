@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 from scipy.signal import lfilter
@@ -45,8 +45,7 @@ class Noisy:
 
     def __init__(self, config: NoisyConfig):
         self.config = config
-        shaping = {name: value for name, value in asdict(config).items() if name not in ("horizon_k", "shuffle")}
-        text = json.dumps([1, Oracle.fingerprint, shaping], sort_keys=True)
+        text = json.dumps([1, Oracle.fingerprint, config.shaping()], sort_keys=True)
         self.fingerprint = hashlib.sha256(text.encode()).hexdigest()
 
     def values(self, dataset: Dataset, start: int = 0) -> Iterator[Values]:

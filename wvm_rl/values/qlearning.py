@@ -12,7 +12,6 @@ It learns from the very dataset that it values, one state at a time; an episode'
 import hashlib
 import json
 from collections.abc import Iterator
-from dataclasses import asdict
 from functools import partial
 from typing import Any
 
@@ -41,8 +40,7 @@ class IQL:
 
     def __init__(self, config: IQLConfig):
         self.config = config
-        shaping = {name: value for name, value in asdict(config).items() if name not in ("horizon_k", "shuffle")}
-        self.fingerprint = hashlib.sha256(json.dumps([1, shaping], sort_keys=True).encode()).hexdigest()
+        self.fingerprint = hashlib.sha256(json.dumps([1, config.shaping()], sort_keys=True).encode()).hexdigest()
 
     def values(self, dataset: Dataset, start: int = 0) -> Iterator[Values]:
         data, lengths = transitions(dataset), dataset.lengths

@@ -21,12 +21,11 @@ NO_TEXT = ""  # the only instruction of a critic that was told none
 class Wvm:
     """Values of a trained critic from the episodes' frames and instructions."""
 
-    name = "wvm"
-
     def __init__(self, critic: "Critic", draws: int = 0):
         self.critic = critic
         self._inference = critic.inference(draws) if draws else None
         read = f"{draws} draws" if draws else ""
+        self.name = f"wvm-{draws}-draws" if draws else "wvm"  # beside a dataset there is room for both
         self.fingerprint = " ".join(part for part in (critic.fingerprint, critic.origin, read) if part)
 
     def values(self, dataset: Dataset, start: int = 0) -> Iterator[Values]:
