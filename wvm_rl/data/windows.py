@@ -36,7 +36,7 @@ def varied() -> WindowsConfig:
     """Windows of the recipe by which critics and their learned baselines are trained.
 
     More of them stand still than the paper's (0.5 and 0.1): an expert stands still only where it grasps and where it
-    has finished, and a critic that hardly sees standing still elsewhere drifts there while an operator hesitates.
+    has finished, and values of a critic taught so were seen to drift there while an operator hesitated.
     """
     return WindowsConfig(rewind=0.6, plateau=0.4, jitter=0.1, shift=0.02)
 
