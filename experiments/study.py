@@ -1,11 +1,11 @@
 """Does the critic help, and which extraction uses it best? `python -m experiments.study`.
 
-Parts, in order: methods with the critic on six tasks; value sources under one method; on two tasks all methods with the
-oracle, noise, other data, other advantages, a classical critic, and policies that see pictures. Every part is a sweep
-(`experiments.sweep`) of one folder: cells that parts share run once, finished ones are kept, an interrupted study goes
-on, on another machine, too: run folders lie in `experiments/results/study/` and are committed without weights and
-figures. Every rollout so far becomes a row of `experiments/results/study.parquet`, from which `experiments.tables`
-makes tables.
+Parts, in order: what the bars of `experiments.tables` compare; methods with the critic on six tasks; value sources
+under one method; on two tasks all methods with the oracle, noise, other data, other advantages, a classical critic, and
+policies that see pictures. Every part is a sweep (`experiments.sweep`) of one folder: cells that parts share run once,
+finished ones are kept, an interrupted study goes on, on another machine, too: run folders lie in
+`experiments/results/study/` and are committed without weights and figures. Every rollout so far becomes a row of
+`experiments/results/study.parquet`, from which `experiments.tables` makes tables.
 """
 
 import json
@@ -39,6 +39,8 @@ SUBOPTIMAL = "data=suboptimal"
 METHODS = tuple(name for name in AGENTS if name != "bc")
 IMAGES = "obs=images trainer.updates=3000 trainer.batch=128"  # pictures cost more, an update and a sample
 BC = f"{SUBOPTIMAL} agent=bc value=clock"  # which reads no value
+JUDGED = ("awr", "filtered_bc_percentile", "cfg")  # methods that the bars of `experiments.tables` are about
+SHUFFLED = "value=wvm value.shuffle=true"
 
 
 def _cells(agents: tuple[str, ...], value: str, data: str = SUBOPTIMAL) -> list[str]:
@@ -46,14 +48,14 @@ def _cells(agents: tuple[str, ...], value: str, data: str = SUBOPTIMAL) -> list[
 
 
 PARTS: dict[str, tuple[tuple[str, ...], list[str]]] = {  # name -> tasks and cells
+    "bars": (
+        tuple(TASKS),
+        [BC, *_cells(JUDGED, "value=wvm"), *_cells(("awr",), SHUFFLED), *_cells(("awr",), "value=oracle")],
+    ),
     "methods": (tuple(TASKS), [BC, *_cells(METHODS, "value=wvm")]),
     "sources": (
         tuple(TASKS),
-        [
-            cell
-            for value in ("oracle", "clock", "wvm value.shuffle=true")
-            for cell in _cells(("awr",), f"value={value}")
-        ],
+        [cell for value in ("value=oracle", "value=clock", SHUFFLED) for cell in _cells(("awr",), value)],
     ),
     "oracle": (TWO, _cells(METHODS, "value=oracle")),
     "noise": (
