@@ -42,7 +42,7 @@ def test_parts_name_known_methods_and_can_be_chosen():
         assert len(set(cells)) == len(cells)
         assert all(part.partition("=")[2] in AGENTS for cell in cells for part in cell.split() if "agent=" in part)
     (one,) = sweeps(StudyConfig(parts=["oracle"], envs=["can", "milk"], seeds=2))
-    assert one.envs == ["can"] and one.common == "seeds=2 evaluation.rollouts=20"
+    assert one.envs == ["can"] and one.common == "trainer.updates=3000 seeds=2 evaluation.rollouts=20"
     with pytest.raises(InputError, match="parts has unknown all: choose from bars, methods"):
         StudyConfig(parts=["all"])
 
