@@ -68,11 +68,16 @@ def scripted(index, length):
     return replace(episode(index, length), obs=obs, phase=(3 * place[:, 0]).astype(np.int32))
 
 
-def test_the_floor_sees_the_simulator(tmp_path):
+def test_the_floor_sees_the_simulator(tmp_path, monkeypatch):
     experts = dataset(tmp_path / "experts.hdf5", [scripted(index, 80 + index) for index in range(4)])
-    source = State(replace(SHORT, batch=64), {"lift": experts})
-    value = next(source.values(dataset(tmp_path / "fresh.hdf5", [scripted(9, 90)]))).value
+    source = State(replace(SHORT, batch=64), {"lift": experts}, tmp_path / "kept")
+    fresh = dataset(tmp_path / "fresh.hdf5", [scripted(9, 90)])
+    value = next(source.values(fresh)).value
     np.testing.assert_allclose(value, np.linspace(0, 1, 90), atol=0.1)
+    with monkeypatch.context() as patch:
+        patch.setattr(regressors, "fitted", lambda *_: pytest.fail("what was learned is kept"))
+        again = State(source.config, {"lift": experts}, tmp_path / "kept")
+        np.testing.assert_array_equal(next(again.values(fresh)).value, value)
     with pytest.raises(InputError, match="lacks phase"):
         next(source.values(dataset(tmp_path / "bare.hdf5", [episode(0)])))
     with pytest.raises(InputError, match="not trained on task can, only on lift"):

@@ -20,8 +20,9 @@ from wvm_rl.config import GROUPS, EvaluationConfig, TrainConfig
 from wvm_rl.data.episodes import Dataset
 from wvm_rl.errors import InputError
 from wvm_rl.runs import WandbConfig
-from wvm_rl.train import main
+from wvm_rl.train import Job, main, pipeline
 from wvm_rl.values import VALUES
+from wvm_rl.values.base import Values
 
 
 @pytest.fixture(scope="module")
@@ -133,17 +134,47 @@ def test_the_shipped_critic_labels_and_its_curve_is_drawn_in(tmp_path):
     assert video.stat().st_size > 1000
 
 
-def test_shuffles_differ_between_training_seeds(root, tmp_path, monkeypatch):
+@pytest.fixture
+def weights_of(monkeypatch):
+    """The weights [N] of each training seed that a job would train with."""
     seen = {}
 
     def spy(policy, data, statistics, columns, *rest, **more):
         seen["weights"] = [each.weight for each in columns]
         raise KeyboardInterrupt
 
+    def weights(one: Job) -> list[np.ndarray]:
+        with pytest.raises(KeyboardInterrupt):
+            pipeline([one], one.folder / "checkpoints")
+        return seen["weights"]
+
     monkeypatch.setattr("wvm_rl.train.train", spy)
-    with pytest.raises(KeyboardInterrupt):
-        main(job(root, value=VALUES["oracle"](shuffle=True), seeds=2), tmp_path)
-    one, other = seen["weights"]
+    return weights
+
+
+class Doubtful:
+    """Time as value, and doubt about the later half of every episode."""
+
+    name = fingerprint = "doubtful"
+
+    def values(self, dataset, start=0):
+        for index in range(start, len(dataset)):
+            share = np.linspace(0, 1, len(dataset[index]), dtype=np.float32)
+            yield Values(np.arange(len(share), dtype=np.int32), share, np.where(share > 0.5, 0.2, 0).astype(np.float32))
+
+
+def test_a_lower_bound_trusts_the_doubtful_less(root, tmp_path, weights_of):
+    plain, lowered = (
+        weights_of(Job(job(root, value=VALUES["oracle"](lower=lower)), tmp_path / f"{lower}", Doubtful()))[0]
+        for lower in (0.0, 1.0)
+    )
+    length = len(Dataset(next((root / "episodes").glob("lift-mixed-*.hdf5")))[0])
+    early, late = slice(0, length // 4), slice(3 * length // 4, length - 1)
+    assert np.ptp(plain[early]) < 1e-3 and lowered[late].max() < plain[late].min() < lowered[early].min()
+
+
+def test_shuffles_differ_between_training_seeds(root, tmp_path, weights_of):
+    one, other = weights_of(Job(job(root, value=VALUES["oracle"](shuffle=True), seeds=2), tmp_path / "run"))
     assert not np.array_equal(one, other) and np.array_equal(np.sort(one), np.sort(other))
 
 

@@ -15,7 +15,7 @@ from wvm_rl.data.layout import NO_LAPSES
 from wvm_rl.values.base import ValueConfig
 from wvm_rl.values.wvm import WvmConfig
 
-FPS = 4  # where no critic asks for another rate
+FPS, SIZE = 5, 96  # frames a second and pixels where no critic asks for others: as the shipped one, to share episodes
 PIXELS = 256
 
 

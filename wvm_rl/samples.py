@@ -17,7 +17,7 @@ from wvm_rl.advantage import shuffled
 from wvm_rl.config import TrainConfig
 from wvm_rl.data.episodes import Dataset, Episode
 from wvm_rl.errors import InputError
-from wvm_rl.films import FPS
+from wvm_rl.films import FPS, SIZE
 from wvm_rl.label import tracks
 from wvm_rl.values.base import Source
 from wvm_rl.values.wvm import Wvm
@@ -61,9 +61,9 @@ def collection(config: TrainConfig, source: Source) -> CollectConfig:
         raise InputError("value.shuffle=true: this agent does not read advantages, shuffled ones would change nothing")
     if config.agent.strength != 1.0 and not config.policy.guides:
         raise InputError(f"agent.guidance={config.agent.strength:g} needs policy=flow: only a flow can be guided")
-    view: dict[str, Any] = (
-        {"camera": source.critic.camera, "size": source.critic.size} if isinstance(source, Wvm) else {}
-    )
+    view: dict[str, Any] = {"size": SIZE}
+    if isinstance(source, Wvm):
+        view = {"camera": source.critic.camera, "size": source.critic.size}
     return CollectConfig(
         env=config.env,
         recipe=data.recipe,
