@@ -250,3 +250,19 @@ def test_bad_input_is_one_line_and_leaves_nothing(override, message, tmp_path):
     assert process.returncode == 2
     assert error.startswith("error: ") and error.count("\n") == 1 and message in error
     assert not list(tmp_path.iterdir())
+
+
+TINY = (
+    "env.expert_steps=20 data.episodes=4 data.fps=0 data.workers=1 value=oracle policy.width=32 policy.layers=1 "
+    "trainer.updates=20 trainer.interval=10 trainer.warmup=2 evaluation.rollouts=2 evaluation.workers=1"
+)
+
+
+@pytest.mark.parametrize("launcher", ["joblib", "submitit_local"])
+def test_cells_run_in_processes_of_hydras_launchers(launcher, root, tmp_path):
+    pytest.importorskip(f"hydra_plugins.hydra_{launcher.split('_')[0]}_launcher", reason="requirements-launchers.txt")
+    overrides = ["-m", f"hydra/launcher={launcher}", "agent=bc,awr", f"data.root={root}", *TINY.split()]
+    process = start(*overrides, folder=tmp_path)
+    error = process.communicate()[1]
+    assert process.returncode == 0, error
+    assert len(list(tmp_path.glob("runs/*/summary.json"))) == 2

@@ -1,5 +1,6 @@
 """Hydra entry points: structured configs in, one-line errors out."""
 
+import multiprocessing
 import os
 import sys
 from collections.abc import Callable
@@ -77,6 +78,8 @@ def run(main: Callable[..., Any], config: type, groups: Groups, run_dir: str | N
         folder = Path(HydraConfig.get().runtime.output_dir)
         if HydraConfig.get().mode == RunMode.MULTIRUN:
             print(f"# job {HydraConfig.get().job.num}: {' '.join(HydraConfig.get().overrides.task)}", flush=True)
+        if multiprocessing.get_start_method(allow_none=True) == "loky":  # of the joblib launcher: unknown to children
+            multiprocessing.set_start_method("spawn", force=True)
         try:
             arguments = OmegaConf.to_object(composed)
             main(arguments, folder) if run_dir else main(arguments)
