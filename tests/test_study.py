@@ -70,7 +70,7 @@ def test_tables_are_made_from_rollouts_alone(tmp_path, capsys):
     path = study_of(tmp_path, rates)
     tables.main(tables.TablesConfig(study=str(path)))
     text = (tmp_path / "study.md").read_text()
-    assert "| awr, wvm minus bc | 2 | 0." in text and "above 0 | met |" in text
+    assert "| awr, wvm minus bc | 2 | 0." in text and "above 0 | met so far |" in text
     assert "## Oracle, noise, other advantages and classical critic" in text and "| awr, noisy 0.1 |" in text
     assert r"awr, wvm minus bc & 2" in (tmp_path / "study.tex").read_text()
     assert "480 rollouts, of runs at c0ffee" in capsys.readouterr().out
