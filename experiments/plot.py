@@ -77,13 +77,13 @@ def methods(study: Study, folder: Path) -> None:
 
 
 def bracket(study: Study, folder: Path) -> None:
-    """Gain of awr over bc by what its values know, over all tasks that have it."""
+    """Gain of awr over bc by what its values know, over the tasks that have all of them."""
     bc = study.cell("bc", "none")
     cells = {value: cell for value in BRACKET if (cell := study.cell("awr", value))}
-    gains = {}
-    for value, cell in cells.items():
-        tasks = [task for task in bc if task in cell]
-        gains[value] = iqm_difference(runs(cell, tasks), runs(bc, tasks))
+    tasks = [task for task in bc if all(task in cell for cell in cells.values())]
+    if not tasks:
+        return
+    gains = {value: iqm_difference(runs(cell, tasks), runs(bc, tasks)) for value, cell in cells.items()}
     with drawn(folder, "bracket") as axis:
         for place, (gain, low, high) in enumerate(gains.values()):
             axis.errorbar(gain, place, xerr=bars(gain, low, high), fmt="o", color=PREDICTED, ms=4, lw=1.2)
@@ -92,11 +92,14 @@ def bracket(study: Study, folder: Path) -> None:
         title = ""
         if {"wvm", "oracle"} <= gains.keys() and gains["oracle"][0] > 0:
             title = f"the critic gives {gains['wvm'][0] / gains['oracle'][0]:.0%} of the oracle's gain"
-        axis.set(ylim=(-0.5, len(gains) - 0.5), xlabel="awr minus bc, success in budget (IQM)", title=title)
+        label = f"awr minus bc, success in budget (IQM) on {', '.join(tasks)}"
+        axis.set(ylim=(-0.5, len(gains) - 0.5), xlabel=label, title=title)
 
 
 def noise(study: Study, folder: Path) -> None:
     """Success against the noise of the values, for each method that was given some."""
+    if not any(value.startswith(NOISE) for value in study.rows["value"]):
+        return
     with drawn(folder, "noise") as axis:
         number = 0
         for agent in dict.fromkeys(study.rows["agent"]):
@@ -115,8 +118,7 @@ def noise(study: Study, folder: Path) -> None:
                 axis.errorbar(level, rate, arms, label=agent, **style)
                 number += 1
         axis.set(xlabel="standard deviation of the values' noise", ylabel="success in budget (IQM)")
-        if number:
-            axis.legend(fontsize=6)
+        axis.legend(fontsize=6)
 
 
 def curves(cells: list[dict[str, Any]], folder: Path) -> None:
@@ -184,6 +186,7 @@ def main(config: PlotConfig) -> None:
     path = Path(config.study).expanduser()
     study = Study(path)
     cells = json.loads(path.with_suffix(".json").read_text())["cells"]
+    cells.sort(key=lambda cell: (study.tasks.index(cell["env"]), cell["agent"] != "bc"))  # as `methods` orders them
     folder = Path(config.out).expanduser() if config.out else path.parent / "figures"
     methods(study, folder)
     bracket(study, folder)
