@@ -48,14 +48,15 @@ class AblationsConfig:
     tasks: list[str] = field(default_factory=lambda: ["lift", "can", "stack"])
     vae_steps: int = 1200  # updates of the VAE, which most variants share
     pool: int = 24_000  # encoded windows, likewise
-    steps: int = 1000  # updates of the model
-    episodes: int = 77  # a task, on which a cell is scored
+    steps: int = 1200  # updates of the model
+    batch: int = 32  # windows an update
+    episodes: int = 36  # a task, on which a cell is scored
     run: bool = True  # false: only the table, from the cells that are finished
 
     def __post_init__(self) -> None:
         if unknown := [name for name in self.variants if name not in VARIANTS]:
             raise InputError(f"variants has unknown {', '.join(unknown)}: choose from {', '.join(VARIANTS)}")
-        for name, least in (("seeds", 1), ("vae_steps", 1), ("pool", 1), ("steps", 2)):
+        for name, least in (("seeds", 1), ("vae_steps", 1), ("pool", 1), ("steps", 2), ("batch", 1)):
             if getattr(self, name) < least:
                 raise InputError(f"{name}={getattr(self, name)} must be at least {least}")
 
@@ -65,6 +66,7 @@ def settings(config: AblationsConfig, variant: str, seed: int) -> tuple[list[str
     tasks = ",".join(config.tasks)
     changed = VARIANTS[variant][1].format(half=config.steps // 2).split()
     base = [f"vae.steps={config.vae_steps}", f"pool={config.pool}", f"model.steps={config.steps}"]
+    base.append(f"model.batch={config.batch}")
     base = [one for one in base if one.partition("=")[0] not in {change.partition("=")[0] for change in changed}]
     return [f"data.tasks=[{tasks}]", *base, *changed, f"model_seed={seed}"], [
         f"tasks=[{tasks}]",
@@ -92,7 +94,7 @@ def report(config: AblationsConfig, found: dict[str, list[dict[str, Any]]]) -> N
     """Writes table and numbers."""
     budget = (
         f"tasks {', '.join(config.tasks)}; {config.vae_steps} updates of the VAE, {config.pool} windows, "
-        f"{config.steps} updates of the model; scored on {config.episodes} episodes a task"
+        f"{config.steps} updates of {config.batch} windows of the model; scored on {config.episodes} episodes a task"
     )
     text = f"{table(found)}\n\nMean and, over seeds of the model's training, standard deviation; {budget}."
     commits = {cell["commit"] for cells in found.values() for cell in cells}

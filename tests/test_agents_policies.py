@@ -11,7 +11,7 @@ from agents.chunks import Seen
 from agents.policies.base import Spec
 from agents.policies.flow import FlowConfig
 from agents.policies.gaussian import GaussianConfig
-from agents.policies.seeing import Seeing, shifted
+from agents.policies.seeing import Seeing, halved, shifted
 from agents.rcp import RCPConfig
 from agents.trainer import TrainerConfig, train
 from tests.agents_toy import single_steps
@@ -168,3 +168,11 @@ def test_shapes(policy, cond):
 def test_knobs_are_checked(config, knobs):
     with pytest.raises(InputError, match=f"policy.{next(iter(knobs))}="):
         config(**knobs)
+
+
+@pytest.mark.parametrize("size", [5, 3])
+def test_pictures_are_halved_by_a_convolution(size):
+    x = jnp.asarray(RNG.normal(size=(2, 8, 8, 3)), jnp.float32)
+    kernel = jnp.asarray(RNG.normal(size=(size, size, 3, 4)), jnp.float32)
+    expected = jax.lax.conv_general_dilated(x, kernel, (2, 2), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+    np.testing.assert_allclose(halved(x, kernel), expected, atol=2e-5)

@@ -15,6 +15,8 @@ from wvm_rl.errors import InputError
 from wvm_rl.train import Job, pipeline
 from wvm_rl.values import VALUES
 
+pytestmark = pytest.mark.usefixtures("compile_quickly")
+
 COLUMNS = {"env", "recipe", "episodes", "obs", "agent", "policy", "value", "horizon_k", "seed", "initial_state"}
 COLUMNS |= {"success", "success_in_budget", "seconds", "commit"}
 

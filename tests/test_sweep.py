@@ -10,6 +10,8 @@ from wvm_rl.errors import InputError
 from wvm_rl.runs import read_summary
 from wvm_rl.train import Job, main, pipeline
 
+pytestmark = pytest.mark.usefixtures("compile_quickly")
+
 
 def test_cells_that_share_a_program(tmp_path):
     def program(**settings):

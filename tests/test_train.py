@@ -24,6 +24,8 @@ from wvm_rl.train import Job, main, pipeline
 from wvm_rl.values import VALUES
 from wvm_rl.values.base import Values
 
+pytestmark = pytest.mark.usefixtures("compile_quickly")
+
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
@@ -37,7 +39,7 @@ def job(
     chosen = {
         "value": VALUES["oracle"](),
         "evaluation": EvaluationConfig(rollouts=2, workers=1),
-        "trainer": TrainerConfig(updates=20, interval=10, warmup=2),
+        "trainer": TrainerConfig(updates=20, batch=32, interval=10, warmup=2),
     }
     return TrainConfig(
         env=TASKS["lift"](expert_steps=20),
