@@ -21,7 +21,7 @@ from wvm_rl.model.wan.load import Transformer, load_transformer, save_transforme
 from wvm_rl.model.wvm import LossConfig, WorldValueModel
 from wvm_rl.sharding import MeshConfig
 
-MESHES = {"fsdp": (1, 8), "mixed": (2, 4)}
+MESH = (2, 4)  # data and fsdp
 SIZE = 16
 BIG = "video.stack.blocks.ffn_in.kernel"
 
@@ -81,12 +81,9 @@ def loaded() -> dict:
 
 if __name__ == "__main__":
     assert jax.device_count() == 8
-    ones = {rank: run((1, 1), rank) for rank in (0, 4)}
-    found = [(name, 0, run(mesh)) for name, mesh in MESHES.items()]
-    found.append(("lora", 4, run(MESHES["mixed"], 4)))
     summary = {}
-    for name, rank, other in found:
-        one = ones[rank]
+    for name, rank in (("mixed", 0), ("lora", 4)):
+        one, other = run((1, 1), rank), run(MESH, rank)
         scale = {key: np.abs(grad).max() for key, grad in one["grads"].items()}
         worst = max(float(np.abs(other["grads"][key] - one["grads"][key]).max() / scale[key]) for key in scale)
         summary[name] = {

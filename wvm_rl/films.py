@@ -12,20 +12,20 @@ from envs.tasks import CONTROL_FREQUENCY, TaskConfig
 from envs.video import film, write_video
 from wvm_rl.data.episodes import Episode, write, write_part
 from wvm_rl.data.layout import NO_LAPSES
-from wvm_rl.values.base import ValueConfig
-from wvm_rl.values.wvm import WvmConfig
+from wvm_rl.values.base import Source
+from wvm_rl.values.wvm import Wvm
 
 FPS, SIZE = 5, 96  # frames a second and pixels where no critic asks for others: as the shipped one, to share episodes
 PIXELS = 256
 
 
-def films(folder: Path, task: TaskConfig, value: ValueConfig, recordings: dict[int, Recording]) -> None:
+def films(folder: Path, task: TaskConfig, source: Source, recordings: dict[int, Recording]) -> None:
     """Writes `rollout_<i>_<outcome>.mp4` for each recording.
 
     With value=wvm the critic watches the rollout and its curve is drawn in; the other sources need a recorded episode
     and cannot judge a rollout, so their videos have no curve.
     """
-    critic = value.source().critic if isinstance(value, WvmConfig) else None
+    critic = source.critic if isinstance(source, Wvm) else None
     fps = round(critic.fps) if critic else FPS
     camera = Camera(size=PIXELS)
     for number, recording in recordings.items():

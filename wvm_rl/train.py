@@ -112,7 +112,7 @@ def finish(job: Job, run: Run, samples: Samples, rows: list[dict], recordings: d
     )
     if filmed:
         with run.stage("videos"):
-            films(job.folder / "videos", config.env, config.value, filmed)
+            films(job.folder / "videos", config.env, job.source, filmed)
     if kept:
         as_episodes(job.folder / "rollouts.hdf5", config.env, samples.dataset.env_args, kept)
     summary = summarise(config, samples, rows, job.inputs, run.seconds)
