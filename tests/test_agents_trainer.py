@@ -19,6 +19,8 @@ from agents.trainer import TrainerConfig, train
 from tests.agents_toy import episodes, values
 from wvm_rl.errors import InputError
 
+pytestmark = pytest.mark.usefixtures("compile_quickly")
+
 TOY = episodes((20, 30, 25))
 DATA, STATISTICS = chunks.build(TOY, ("a", "b"))
 ADVANTAGE = np.random.default_rng(1).normal(size=75)

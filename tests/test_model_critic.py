@@ -16,6 +16,8 @@ from wvm_rl.model.critic import FORMAT, Critic, CriticConfig
 from wvm_rl.model.inference import Overlap
 from wvm_rl.values.wvm import Wvm
 
+pytestmark = pytest.mark.usefixtures("compile_quickly")
+
 
 @pytest.fixture(scope="module")
 def critic():

@@ -13,6 +13,8 @@ from wvm_rl.model import flow
 from wvm_rl.model.wan.rope import grid, table
 from wvm_rl.model.wvm import LossConfig, WorldValueModel
 
+pytestmark = pytest.mark.usefixtures("compile_quickly")
+
 SIZE = 3
 
 

@@ -10,6 +10,8 @@ from wvm_rl.errors import InputError
 from wvm_rl.model.codec import Codec, LatentStatistics, fit_size
 from wvm_rl.model.wan.vae import VaeConfig, average_down, duplicate_up, patchify, unpatchify
 
+pytestmark = pytest.mark.usefixtures("compile_quickly")
+
 
 @pytest.fixture(scope="module")
 def codec():

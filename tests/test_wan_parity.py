@@ -16,6 +16,8 @@ from wvm_rl.model.wan.transformer import TransformerConfig
 from wvm_rl.model.wan.vae import Vae, VaeConfig
 from wvm_rl.model.weights import Graph
 
+pytestmark = pytest.mark.usefixtures("compile_quickly")
+
 GOLDEN = np.load(Path(__file__).parent / "golden" / "wan.npz")
 
 

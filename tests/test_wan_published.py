@@ -15,6 +15,8 @@ from wvm_rl.model.wan.transformer import TransformerConfig
 from wvm_rl.model.wan.vae import Vae, VaeConfig
 from wvm_rl.model.weights import Graph
 
+pytestmark = pytest.mark.usefixtures("compile_quickly")
+
 SMALL = {"in_channels": 4, "out_channels": 4, "num_layers": 2, "num_attention_heads": 2, "attention_head_dim": 12}
 SMALL |= {"ffn_dim": 32, "freq_dim": 16}
 SMALL_VAE = {"base_dim": 4, "decoder_base_dim": 4, "z_dim": 4, "dim_mult": [1, 2, 2], "num_res_blocks": 1}
