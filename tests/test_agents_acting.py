@@ -19,6 +19,8 @@ STATISTICS = Statistics(
     action_mean=np.array([0.1, -0.1, 0.0], np.float32),
     action_std=np.array([0.3, 0.3, 1.0], np.float32),
 )
+
+pytestmark = pytest.mark.usefixtures("compile_quickly")
 SIZES = {"horizon": 6, "execute": 4, "width": 96, "layers": 2}
 POLICIES = [FlowConfig(**SIZES), GaussianConfig(**SIZES, temperature=1.0)]
 ROWS = 16

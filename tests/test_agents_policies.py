@@ -17,6 +17,8 @@ from agents.trainer import TrainerConfig, train
 from tests.agents_toy import single_steps
 from wvm_rl.errors import InputError
 
+pytestmark = pytest.mark.usefixtures("compile_quickly")
+
 SMALL = {"horizon": 1, "execute": 1, "width": 64, "layers": 1}
 CONFIG = TrainerConfig(updates=400, batch=128, interval=400, learning_rate=3e-3, warmup=50, ema=0.99)
 RNG = np.random.default_rng(0)

@@ -16,6 +16,8 @@ from wvm_rl.advantage import advantage
 from wvm_rl.inspect import favour, inspected, kinds, warning
 from wvm_rl.samples import Samples
 
+pytestmark = pytest.mark.usefixtures("compile_quickly")
+
 HORIZON = 5
 
 
