@@ -40,7 +40,7 @@ def actor(
     Observations with pictures are records [B] of `state` and `pictures` (`envs.observations.packed`).
 
     Row b depends on (seed, rollout[b], step[b], obs[b]) alone, bit for bit: its random key is derived from these, every
-    call runs the same program on `rows` rows (short batches are padded).
+    call runs the same program on `rows` rows (short batches are padded). Rows of rollout -1 stand for none.
 
     Args:
         params: of one seed (`Trained.seed`).
@@ -75,7 +75,7 @@ def actor(
         padded[:count] = obs
         seen = Seen(padded["state"], padded["pictures"]) if obs.dtype.names else padded
         keys = np.zeros((2, rows), np.uint32)
-        keys[:, :count] = rollout, step
+        keys[:, :count] = np.maximum(rollout, 0), step
         return np.asarray(batched(params, statistics, seen, *keys, jnp.uint32(seed), cond, **guided))[:count]
 
     return act
@@ -106,13 +106,13 @@ def together(acts: Sequence[Act], count: int, rows: int) -> Act:
     """Several policies as one: rollouts p*count .. (p+1)*count - 1 are those of policy p.
 
     Rollout r of a policy stands in row r % rows of its calls, as when it acts alone: its actions are the same, bit for
-    bit.
+    bit. Rows of rollout -1 cost no call and hold zeros.
     """
 
     def act(obs: np.ndarray, rollout: np.ndarray, step: np.ndarray) -> np.ndarray:
         policy, inner = np.divmod(np.asarray(rollout), count)
         result: np.ndarray | None = None
-        left = list(range(len(obs)))
+        left = [position for position, number in enumerate(rollout) if number >= 0]
         while left:
             first = left[0]
             batch: dict[int, int] = {}  # row -> position

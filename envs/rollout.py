@@ -12,8 +12,8 @@ from envs.tasks import CONTROL_FREQUENCY, TaskConfig
 from envs.workers import Workers
 from wvm_rl.errors import InputError
 
-# (observations [B, O] f32, or records [B] if there are pictures (`envs.observations.packed`), rollout [B] i64, control
-# step [B] i64) -> actions [B, E, 7], E of which are executed.
+# (observations [B, O] f32, or records [B] if there are pictures (`envs.observations.packed`), rollout [B] i64, -1 in
+# rows that stand for none, control step [B] i64) -> actions [B, E, 7], E of which are executed.
 Act = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 MAX_LIVE = 8  # simulations a worker may hold, 110 MB each
 ROWS = 16  # of a policy call
@@ -61,7 +61,7 @@ def rollouts(
     provided `act` treats its rows alike, and draws noise from (rollout, control step) alone.
 
     Args:
-        act: the policy; rows that stand for no rollout hold zeros.
+        act: the policy; rows that stand for no rollout hold zeros, and -1 as rollout.
         observation: what the policy sees (default: the state).
         record: rollouts whose states are returned.
         live: simulations a worker runs in turn, at most 8.
@@ -184,7 +184,7 @@ def call(act: Act, running: dict[int, Report], rows: int) -> dict[int, np.ndarra
             batch.setdefault(rollout % rows, rollout)
         first = running[left[0]].observation
         observations = np.zeros((rows, *first.shape), first.dtype)
-        rollout_index, step = np.zeros(rows, np.int64), np.zeros(rows, np.int64)
+        rollout_index, step = np.full(rows, -1), np.zeros(rows, np.int64)
         for row, rollout in batch.items():
             observations[row] = running[rollout].observation
             rollout_index[row], step[row] = rollout, running[rollout].step

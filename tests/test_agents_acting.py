@@ -120,3 +120,18 @@ def test_policies_together_act_as_each_alone():
         alone = acts[number // count](OBS[[position]], rollout[[position]] % count, STEP[[position]])
         np.testing.assert_array_equal(found[position], alone[0])
     assert len({each.tobytes() for each in found}) == 5
+
+
+def test_rows_without_a_rollout_cost_no_call():
+    calls = []
+
+    def of(policy):
+        def act(obs, rollout, step):
+            calls.append(policy)
+            return np.full((len(obs), 2, 3), policy, np.float32)
+
+        return act
+
+    rollout = np.array([-1, 9, -1, 7, -1, -1])  # of policies 2 and 1
+    found = together([of(0), of(1), of(2)], 4, 6)(OBS[:6], rollout, STEP[:6])
+    assert calls == [2, 1] and found[:, 0, 0].tolist() == [0, 2, 0, 1, 0, 0]
