@@ -17,6 +17,7 @@ from wvm_rl.errors import InputError
 if TYPE_CHECKING:
     from wvm_rl.data.episodes import Episode
 
+SCANNED = 61  # settings of a knob, spread evenly over six decades
 TOLERANCE = 0.02  # of the effective sample size: thresholds move in steps of a sample, ties in larger ones
 
 
@@ -42,15 +43,20 @@ def matched(
         weight = replace(config, **{name: knob}).columns(advantage, values, episodes).weight
         return effective_fraction(weight) - ess
 
-    ends = excess(low), excess(high)
-    if min(ends) > TOLERANCE or max(ends) < -TOLERANCE:
-        sizes = sorted(end + ess for end in ends)
-        raise InputError(
-            f"match_ess={ess:g} is out of reach: agent.{name} gives {sizes[0]:.2f} to {sizes[1]:.2f} on these values"
-        )
-    if ends[0] * ends[1] > 0:
-        return replace(config, **{name: low if abs(ends[0]) < abs(ends[1]) else high})
-    found = replace(config, **{name: float(brentq(excess, low, high, xtol=1e-6 * high))})
+    knobs = low + (high - low) * np.array([0.0, *np.geomspace(1e-6, 1.0, SCANNED)])
+    apart = np.array([excess(knob) for knob in knobs])
+    crossed = np.flatnonzero(apart[:-1] * apart[1:] < 0)
+    if not len(crossed):
+        nearest = int(np.argmin(np.abs(apart)))
+        if abs(apart[nearest]) > TOLERANCE:
+            sizes = apart.min() + ess, apart.max() + ess
+            raise InputError(
+                f"match_ess={ess:g} is out of reach: agent.{name} gives {sizes[0]:.2f} to {sizes[1]:.2f} on these "
+                "values; choose a size between, or other settings of the agent"
+            )
+        return replace(config, **{name: float(knobs[nearest])})
+    ends = knobs[crossed[0]], knobs[crossed[0] + 1]  # not every knob's size is monotone: the first way there
+    found = replace(config, **{name: float(brentq(excess, *ends, xtol=1e-6 * ends[1]))})
     reached = effective_fraction(found.columns(advantage, values, episodes).weight)
     if abs(reached - ess) > TOLERANCE:
         raise InputError(f"match_ess={ess:g} falls between ties: the nearest of agent.{name} gives {reached:.2f}")

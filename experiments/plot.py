@@ -1,7 +1,7 @@
 """Figures of the study from its committed files alone: `python -m experiments.plot`.
 
 Reads `experiments/results/study.parquet` and `study.json`; writes PDF and PNG, a paper's column wide, to
-`experiments/results/figures/`. Scores are successes within the time budget with 95 % intervals (`wvm_rl.stats`).
+`experiments/results/study-figures/`. Scores are successes within the time budget with 95 % intervals (`wvm_rl.stats`).
 """
 
 import json
@@ -14,11 +14,11 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 
-from experiments.tables import BASE, BRACKET, Study, runs
+from experiments.tables import BASE, BRACKET, Study, paired
 from wvm_rl import cli
 from wvm_rl.figures import COLUMN, OTHERS, PREDICTED, SHADES, TRUE
 from wvm_rl.files import atomic
-from wvm_rl.stats import crossed_mean, iqm, iqm_difference, success_interval
+from wvm_rl.stats import crossed_mean, iqm, iqm_difference, recovered, success_interval
 
 COLOURS = (TRUE, PREDICTED, *OTHERS, "0.6", "#F0E442")
 MARKERS = "osD^v<>P"
@@ -37,7 +37,7 @@ class PlotConfig:
     """Where the study lies and where its figures go."""
 
     study: str = str(Path(__file__).parent / "results" / "study.parquet")
-    out: str | None = None  # folder; null: `figures` beside the study
+    out: str | None = None  # folder; null: `<study>-figures` beside it
 
 
 @contextmanager
@@ -80,18 +80,20 @@ def bracket(study: Study, folder: Path) -> None:
     """Gain of awr over bc by what its values know, over the tasks that have all of them."""
     bc = study.cell("bc", "none")
     cells = {value: cell for value in BRACKET if (cell := study.cell("awr", value))}
-    tasks = [task for task in bc if all(task in cell for cell in cells.values())]
+    tasks, (base, *grids) = paired(bc, *cells.values())
     if not tasks:
         return
-    gains = {value: iqm_difference(runs(cell, tasks), runs(bc, tasks)) for value, cell in cells.items()}
+    gains = {value: iqm_difference(own, base) for value, own in zip(cells, grids)}
     with drawn(folder, "bracket") as axis:
         for place, (gain, low, high) in enumerate(gains.values()):
             axis.errorbar(gain, place, xerr=bars(gain, low, high), fmt="o", color=PREDICTED, ms=4, lw=1.2)
         axis.axvline(0, color="0.6", lw=0.7)
         axis.set_yticks(range(len(gains)), list(gains))
         title = ""
-        if {"wvm", "oracle"} <= gains.keys() and gains["oracle"][0] > 0:
-            title = f"the critic gives {gains['wvm'][0] / gains['oracle'][0]:.0%} of the oracle's gain"
+        if {"wvm", "oracle"} <= gains.keys() and gains["oracle"][1] > 0:
+            known = dict(zip(cells, grids))
+            share, low, high = recovered(known["wvm"], known["oracle"], base)
+            title = f"the critic gives {share:.0%} [{low:.0%}, {high:.0%}] of the oracle's gain"
         label = f"awr minus bc, success in budget (IQM) on {', '.join(tasks)}"
         axis.set(ylim=(-0.5, len(gains) - 0.5), xlabel=label, title=title)
 
@@ -110,7 +112,7 @@ def noise(study: Study, folder: Path) -> None:
             for value, level in sorted(levels.items(), key=lambda item: item[1]):
                 if len(levels) > 1 and (cell := study.cell(agent, value)):
                     tasks = [task for task in cell if task in study.cell(agent, f"{NOISE}{max(levels.values())}")]
-                    points.append((level, *iqm(runs(cell, tasks))))
+                    points.append((level, *iqm([cell[task] for task in tasks])))
             if points:
                 level, rate, low, high = np.array(points).T
                 arms = np.stack([rate - low, high - rate])
@@ -187,7 +189,7 @@ def main(config: PlotConfig) -> None:
     study = Study(path)
     cells = json.loads(path.with_suffix(".json").read_text())["cells"]
     cells.sort(key=lambda cell: (study.tasks.index(cell["env"]), cell["agent"] != "bc"))  # as `methods` orders them
-    folder = Path(config.out).expanduser() if config.out else path.parent / "figures"
+    folder = Path(config.out).expanduser() if config.out else path.with_name(f"{path.stem}-figures")
     methods(study, folder)
     bracket(study, folder)
     noise(study, folder)

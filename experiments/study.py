@@ -1,16 +1,20 @@
 """Does the critic help, and which extraction uses it best? `python -m experiments.study`.
 
+    python -m experiments.study run=false     # only rows, tables and figures, of the runs that are finished
+
 Parts, in order: what the bars of `experiments.tables` compare; methods with the critic on six tasks; value sources
 under one method; on two tasks all methods with the oracle, noise, other data, other advantages, a classical critic, and
 policies that see pictures. Every part is a sweep (`experiments.sweep`) of one folder: cells that parts share run once,
 finished ones are kept, an interrupted study goes on, on another machine, too: run folders lie in
-`experiments/results/study/` and are committed without weights and figures. Every rollout so far becomes a row of
-`experiments/results/study.parquet`, from which `experiments.tables` makes tables.
+`experiments/results/study/` and are committed without weights and figures. After every program each rollout so far is a
+row of `experiments/results/study.parquet`; at the end `experiments.tables` and `experiments.plot` make tables and
+figures of it. Other numbers of `seeds` or `rollouts` are another study, with rows of its own.
 """
 
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +23,7 @@ import yaml
 
 from agents import AGENTS
 from envs.tasks import TASKS
-from experiments import sweep
+from experiments import plot, sweep, tables
 from experiments.sweep import SweepConfig
 from experiments.tables import JUDGED
 from wvm_rl import cli
@@ -35,11 +39,15 @@ RUNS, RESULT = RESULTS / "study", RESULTS / "study.parquet"
 CELL = ("env", "recipe", "episodes", "obs", "agent", "policy", "value")
 TWO = ("lift", "can")
 NOISE = (0.02, 0.05, 0.1)  # standard deviations
-ADVANTAGES = (*(f"value.horizon_k={k}" for k in (10, 40, 80)), "value.scale=rank", "value.draws=8 value.lower=1")
+ADVANTAGES = (
+    *(f"value.horizon_k={k}" for k in (10, 40, 80)),
+    "value.scale=rank",
+    *("value.draws=8", "value.draws=8 value.lower=1"),  # the mean of draws, and what it gains by their deviation
+)
 SUBOPTIMAL = "data=suboptimal"
 METHODS = tuple(name for name in AGENTS if name != "bc")
 IMAGES = "obs=images trainer.batch=128"  # pictures cost more, an update and a sample
-UPDATES = "trainer.updates=3000"  # half the default: no difference seen on can (`experiments/README.md`)
+UPDATES = "trainer.updates=3000"  # half the default (`experiments/README.md`)
 BC = f"{SUBOPTIMAL} agent=bc value=clock"  # which reads no value
 SHUFFLED = "value=wvm value.shuffle=true"
 
@@ -129,7 +137,7 @@ def rows(folder: Path) -> pd.DataFrame | None:
         horizon_k=settings["value"]["horizon_k"],
         initial_state=lambda table: table["bank"],
         ess_fraction=summary["ess_fraction"],
-        commit=versions["commit"],
+        commit=versions.get("continued", [versions])[-1]["commit"],  # where it was finished, and so rolled out
     )
 
 
@@ -147,41 +155,59 @@ def named(choices: dict[str, str], value: dict[str, Any]) -> str:
     return " ".join(parts)
 
 
-def folders(config: StudyConfig) -> list[Path]:
-    """Of all runs of the study."""
-    return sorted({cell.folder for part in sweeps(config) for cells in sweep.planned(part) for cell in cells})
+def result(config: StudyConfig) -> Path:
+    """Where the rows of a study of so many seeds and rollouts lie."""
+    plain = StudyConfig()
+    size = config.seeds, config.rollouts
+    other = "" if size == (plain.seeds, plain.rollouts) else "-{}x{}".format(*size)
+    return RESULT.with_stem(RESULT.stem + other)
+
+
+@cache
+def folders(seeds: int, rollouts: int) -> tuple[Path, ...]:
+    """Of all runs of a study of so many seeds and rollouts, whichever parts and tasks are run now."""
+    parts = sweeps(StudyConfig(seeds=seeds, rollouts=rollouts))
+    return tuple(sorted({cell.folder for part in parts for cells in sweep.planned(part) for cell in cells}))
 
 
 def gathered(config: StudyConfig) -> pd.DataFrame | None:
-    """The rows of the study's finished runs; None if there is none."""
-    found = [part for folder in folders(config) if (part := rows(folder)) is not None]
-    return pd.concat(found, ignore_index=True).drop(columns=["rollout", "bank"]) if found else None
+    """Writes the rows of the study's finished runs and returns them; None if there is none.
 
-
-def cells(config: StudyConfig) -> list[dict[str, Any]]:
-    """What figures need of every finished run beside its rollouts: its name, favour and learning curve."""
-    found = []
-    for folder in folders(config):
+    Beside them goes a JSON file with what figures need of every run: its name, favour and learning curve.
+    """
+    parts, cells = [], []
+    for folder in folders(config.seeds, config.rollouts):
         if (own := rows(folder)) is None:
             continue
+        parts.append(own)
         curve = pd.read_json(folder / "metrics.jsonl", lines=True)
         summary = read_summary(folder) or {}
         name = {key: own[key].iloc[0].item() if key == "episodes" else str(own[key].iloc[0]) for key in CELL}
         loss = {"step": curve["step"].tolist(), "loss": curve["loss"].tolist()}
-        found.append({**name, "favour": summary["favour"], "ess_fraction": summary["ess_fraction"], "curve": loss})
-    return found
+        cells.append({**name, "favour": summary["favour"], "ess_fraction": summary["ess_fraction"], "curve": loss})
+    if not parts:
+        return None
+    table = pd.concat(parts, ignore_index=True).drop(columns=["rollout", "bank"])
+    path = result(config)
+    with atomic(path) as partial:
+        table.to_parquet(partial, index=False)
+    write_json(path.with_suffix(".json"), {"cells": cells, "provenance": provenance()})
+    return table
 
 
 def main(config: StudyConfig) -> None:
-    """Runs the parts in order; writes the rows after each."""
-    table = None
+    """Runs the parts in order; writes the rows after each program, then tables and figures."""
     for part in sweeps(config):
-        sweep.main(part)
-        if (table := gathered(config)) is not None:
-            with atomic(RESULT) as partial:
-                table.to_parquet(partial, index=False)
-            write_json(RESULT.with_suffix(".json"), {"cells": cells(config), "provenance": provenance()})
-    print("no run is finished" if table is None else f"{len(table)} rollouts in {RESULT}")
+        sweep.main(part, after=lambda: gathered(config))
+    table = gathered(config)
+    if table is None:
+        print("no run is finished")
+        return
+    path = result(config)
+    print(f"{len(table)} rollouts in {path}")
+    if tables.Study(path).cell("bc", "none"):  # beside which all others stand
+        tables.main(tables.TablesConfig(str(path)))
+        plot.main(plot.PlotConfig(str(path)))
 
 
 if __name__ == "__main__":

@@ -9,6 +9,8 @@ Overrides of all cells are quoted like each one's: `"common='data=mixed seeds=2'
 
 import hashlib
 import json
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -78,8 +80,7 @@ def planned(config: SweepConfig) -> list[list[Cell]]:
         InputError: overrides that `wvm_rl.train` would refuse.
     """
     ConfigStore.instance().store(name="train", node=TrainConfig)
-    programs: dict[tuple[str, int], list[Cell]] = {}
-    sizes: dict[str, int] = {}
+    programs: dict[str, list[list[Cell]]] = {}
     for env in config.envs:
         for overrides in config.cells:
             try:
@@ -89,10 +90,11 @@ def planned(config: SweepConfig) -> list[list[Cell]]:
             settings: Any = OmegaConf.to_object(composed)
             name = "-".join([env, *(part.partition("=")[2] for part in overrides.split())])
             cell = Cell(name, settings, Path(config.folder) / f"{name}-{digest(described(settings))}")
-            sizes[cell.program] = sizes.get(cell.program, 0) + settings.seeds
-            number = (sizes[cell.program] - 1) // config.together
-            programs.setdefault((cell.program, number), []).append(cell)
-    return list(programs.values())
+            alike = programs.setdefault(cell.program, [])
+            if not alike or sum(each.config.seeds for each in [*alike[-1], cell]) > config.together:
+                alike.append([])
+            alike[-1].append(cell)
+    return [cells for alike in programs.values() for cells in alike]
 
 
 def jobs(programs: list[list[Cell]]) -> list[list[Job]]:
@@ -126,20 +128,32 @@ def show(programs: list[list[Cell]]) -> None:
     print(f"{len(left)} cells remain: {policies} policies, {rollouts} rollouts")
 
 
-def main(config: SweepConfig) -> None:
-    """Runs what is not finished, program by program."""
+def main(config: SweepConfig, after: Callable[[], None] | None = None) -> None:
+    """Runs what is not finished, program by program, and calls `after` after each.
+
+    A cell that another process runs is waited for, and not run again if it has finished by then.
+    """
     programs = planned(config)
     show(programs)
     runs = jobs(programs)
-    for number, cells in enumerate(programs):
-        left = {cell.name: job for cell, job in zip(cells, runs[number]) if not cell.finished}
+    for number, (cells, own) in enumerate(zip(programs, runs)):
+        left = [(cell, job) for cell, job in zip(cells, own) if not cell.finished]
         if not left or not config.run:
             continue
-        print(f"### program {number + 1} of {len(programs)}: {', '.join(left)}", flush=True)
-        names = json.dumps([job.folder.name for job in left.values()])
-        place = Path(config.folder) / "programs" / hashlib.sha256(names.encode()).hexdigest()[:8]
-        with exclusive(place):
-            pipeline(list(left.values()), place / "checkpoints")
+        with ExitStack() as locks:
+            for folder in sorted(cell.folder for cell, _ in left):
+                locks.enter_context(exclusive(folder / "run"))
+            left = [(cell, job) for cell, job in left if not cell.finished]
+            if not left:
+                continue
+            print(
+                f"### program {number + 1} of {len(programs)}: {', '.join(cell.name for cell, _ in left)}", flush=True
+            )
+            names = json.dumps([cell.folder.name for cell, _ in left])
+            place = Path(config.folder) / "programs" / hashlib.sha256(names.encode()).hexdigest()[:8]
+            pipeline([job for _, job in left], place / "checkpoints")
+        if after:
+            after()
 
 
 if __name__ == "__main__":

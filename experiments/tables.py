@@ -1,11 +1,12 @@
 """Tables of the study from its rollouts alone: `python -m experiments.tables`.
 
-Reads `experiments/results/study.parquet`, writes `study.md` and `study.tex` beside it. Scores are successes within the
-time budget. A cell's interval is that of `wvm_rl.stats.success_interval`; over tasks it is the interquartile mean of
-all runs, differences are paired by task and training seed, and resampled are runs.
+Reads `experiments/results/study.parquet`, writes `study.md` and `study.tex`, named after it, beside it. Scores are
+successes within the time budget. A cell's interval is that of `wvm_rl.stats.success_interval`; over tasks it is the
+interquartile mean of all runs, differences are paired by task and training seed, and resampled are runs: intervals for
+these initial states. Bars have the wider ones for other initial states beside them; differences of one task always are
+such.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from envs.tasks import TASKS
 from wvm_rl import cli
 from wvm_rl.errors import InputError
 from wvm_rl.files import atomic
-from wvm_rl.stats import Estimate, improvement, iqm, iqm_difference, success_interval
+from wvm_rl.stats import Estimate, crossed_mean, improvement, iqm, iqm_difference, recovered, success_interval
 
 SCORE = "success_in_budget"
 CELL = ["recipe", "episodes", "obs", "policy", "agent", "value"]
@@ -51,8 +52,7 @@ class Study:
 
     def cell(self, agent: str, value: str, **where: object) -> dict[str, np.ndarray]:
         """Task -> successes [S,I] of the training seeds S from the initial states I."""
-        chosen = {**BASE, **where, "agent": agent, "value": value}
-        own = self.rows[np.logical_and.reduce([self.rows[name] == wanted for name, wanted in chosen.items()])]
+        own = self._where(agent, value=value, **where)
         return {
             task: rows.pivot(index="seed", columns="initial_state", values=SCORE).to_numpy(float)
             for task in self.tasks
@@ -61,14 +61,24 @@ class Study:
 
     def values(self, agent: str, **where: object) -> list[str]:
         """Value sources that the study has for a method."""
+        return list(dict.fromkeys(self._where(agent, **where)["value"]))
+
+    def _where(self, agent: str, **where: object) -> pd.DataFrame:
         chosen = {**BASE, **where, "agent": agent}
-        own = self.rows[np.logical_and.reduce([self.rows[name] == wanted for name, wanted in chosen.items()])]
-        return list(dict.fromkeys(own["value"]))
+        return self.rows[np.logical_and.reduce([self.rows[name] == wanted for name, wanted in chosen.items()])]
 
 
-def runs(cell: dict[str, np.ndarray], tasks: Sequence[str]) -> list[np.ndarray]:
-    """Scores [S] of the runs of each task."""
-    return [cell[task].mean(1) for task in tasks]
+def paired(ours: dict[str, np.ndarray], *others: dict[str, np.ndarray]) -> tuple[list[str], list[list[np.ndarray]]]:
+    """Tasks that all cells have, and each cell's scores [S,I] of them.
+
+    Raises:
+        InputError: cells of other seeds or initial states, which cannot be paired.
+    """
+    tasks = [task for task in ours if all(task in other for other in others)]
+    for task in tasks:
+        if len(shapes := {cell[task].shape for cell in (ours, *others)}) > 1:
+            raise InputError(f"the study's cells of {task} have {shapes} seeds and initial states: run them alike")
+    return tasks, [[cell[task] for task in tasks] for cell in (ours, *others)]
 
 
 def shown(estimate: Estimate) -> str:
@@ -79,46 +89,51 @@ def per_task(grid: np.ndarray) -> str:
     return shown((float(grid.mean()), *success_interval(grid)))
 
 
-def compared(title: str, study: Study, cells: dict[str, dict[str, np.ndarray]], against: str) -> Table:
-    """A line a cell: each task, all tasks, the difference from another cell, and the chance to beat it."""
+def compared(title: str, study: Study, cells: dict[str, dict[str, np.ndarray]], against: str) -> list[Table]:
+    """A line a cell: each task, the tasks shared with another cell together, the difference from it and the chance to
+    beat it; and a table of the differences of each task.
+    """
     base = cells[against]
     tasks = [task for task in study.tasks if task in base]
-    header = ["", *tasks, "all tasks, IQM", f"minus {against}", f"chance to beat {against}"]
-    lines = []
+    header = ["", *tasks, "tasks", "these, IQM", f"minus {against}", f"chance to beat {against}"]
+    lines, apart = [], []
     for name, cell in cells.items():
-        common = [task for task in tasks if task in cell and cell[task].shape == base[task].shape]
-        line = [name, *(per_task(cell[task]) if task in cell else "" for task in tasks)]
-        if common != tasks:
-            lines.append([*line, "", "", ""])
-            continue
-        ours, theirs = runs(cell, tasks), runs(base, tasks)
-        line.append(shown(iqm(ours)))
-        same = name == against
-        line += ["", ""] if same else [shown(iqm_difference(ours, theirs)), shown(improvement(ours, theirs))]
-        lines.append(line)
-    return title, header, lines
+        common, (ours, theirs) = paired(cell, base)
+        line = [name, *(per_task(cell[task]) if task in cell else "" for task in tasks), str(len(common))]
+        line += [shown(iqm(ours)) if common else ""]
+        if name == against or not common:
+            lines.append([*line, "", ""])
+        else:
+            lines.append([*line, shown(iqm_difference(ours, theirs)), shown(improvement(ours, theirs))])
+            known = {task: shown(crossed_mean(one - two)) for task, one, two in zip(common, ours, theirs)}
+            apart.append([name, *(known.get(task, "") for task in tasks)])
+    return [(title, header, lines), (f"{title}: minus {against}, task by task", ["", *tasks], apart)]
 
 
 def bars(study: Study) -> Table:
     """What the study is to show: difference over all tasks, its bar, and whether the interval clears it."""
-    bc = study.cell("bc", "none")
+    bc, oracle = study.cell("bc", "none"), study.cell("awr", "oracle")
     wanted = [
         *((agent, "wvm", bc, "bc", 0.0, np.inf) for agent in JUDGED),
         ("awr", "shuffled", bc, "bc", -EQUIVALENT, EQUIVALENT),
-        ("awr", "wvm", study.cell("awr", "oracle"), "awr, oracle", -EQUIVALENT, np.inf),
+        ("awr", "wvm", oracle, "awr, oracle", -EQUIVALENT, np.inf),
     ]
     lines = []
     for agent, value, base, name, low, high in wanted:
-        own = study.cell(agent, value)
-        tasks = [task for task in own if task in base]
+        tasks, (ours, theirs) = paired(study.cell(agent, value), base)
         if not tasks:
             continue
-        found = iqm_difference(runs(own, tasks), runs(base, tasks))
+        found = iqm_difference(ours, theirs)
         bar = f"within ±{EQUIVALENT}" if np.isfinite(high) else f"above {low:g}"
         clears = "met" if low < found[1] and found[2] < high else "missed"
         clears += "" if len(tasks) == len(TASKS) else " so far"  # the bars are about all of them
-        lines.append([f"{agent}, {value} minus {name}", str(len(tasks)), shown(found), bar, clears])
-    return "Bars", ["difference of IQM", "tasks", "estimate", "bar", ""], lines
+        wider = shown(iqm_difference(ours, theirs, states=True))
+        lines.append([f"{agent}, {value} minus {name}", str(len(tasks)), shown(found), wider, bar, clears])
+    tasks, cells = paired(study.cell("awr", "wvm"), oracle, bc)
+    if tasks:
+        share = shown(recovered(*cells))
+        lines.append(["share of awr's gain with the oracle, wvm", str(len(tasks)), share, "", "", ""])
+    return "Bars", ["difference of IQM", "tasks", "estimate", "other initial states", "bar", ""], lines
 
 
 def tables(study: Study) -> list[Table]:
@@ -128,9 +143,9 @@ def tables(study: Study) -> list[Table]:
         raise InputError("the study has no run of bc yet: all others stand beside it")
     agents = [agent for agent in dict.fromkeys(study.rows["agent"]) if agent != "bc"]
     methods = {"bc": bc} | {agent: cell for agent in agents if (cell := study.cell(agent, "wvm"))}
-    found = [compared("Methods, values of the critic", study, methods, "bc")]
+    found = compared("Methods, values of the critic", study, methods, "bc")
     sources = {"bc": bc} | {value: cell for value in BRACKET if (cell := study.cell("awr", value))}
-    found.append(compared("Value sources, awr", study, sources, "bc"))
+    found += compared("Value sources, awr", study, sources, "bc")
     others = {
         f"{agent}, {value}": study.cell(agent, value)
         for agent in agents
@@ -138,14 +153,14 @@ def tables(study: Study) -> list[Table]:
         if value not in ("wvm", "shuffled", "clock") and (agent, value) != ("awr", "oracle")
     }
     if others:
-        found.append(compared("Oracle, noise, other advantages and classical critic", study, {"bc": bc} | others, "bc"))
+        found += compared("Oracle, noise, other advantages and classical critic", study, {"bc": bc} | others, "bc")
     kinds = ["recipe", "episodes", "obs"]
     for kind in dict.fromkeys(zip(*(study.rows[name] for name in kinds))):
         where = dict(zip(kinds, kind))
         if where.items() <= BASE.items() or not (base := study.cell("bc", "none", **where)):
             continue
         cells = {"bc": base, "awr": study.cell("awr", "wvm", **where)}
-        found.append(compared("{recipe}, {episodes} episodes, from {obs}".format(**where), study, cells, "bc"))
+        found += compared("{recipe}, {episodes} episodes, from {obs}".format(**where), study, cells, "bc")
     return [*found, bars(study)]
 
 
@@ -170,13 +185,14 @@ def latex(found: list[Table]) -> str:
 
 def main(config: TablesConfig) -> None:
     """Writes the tables and prints them."""
-    study = Study(Path(config.study).expanduser())
+    path = Path(config.study).expanduser()
+    study = Study(path)
     found = tables(study)
-    folder = Path(config.out).expanduser() if config.out else Path(config.study).expanduser().parent
+    folder = Path(config.out).expanduser() if config.out else path.parent
     commits = ", ".join(sorted(set(study.rows["commit"])))
     text = f"# The study\n\n{markdown(found)}\n{len(study.rows)} rollouts, of runs at {commits}.\n"
-    for name, content in (("study.md", text), ("study.tex", latex(found))):
-        with atomic(folder / name) as partial:
+    for ending, content in (("md", text), ("tex", latex(found))):
+        with atomic(folder / f"{path.stem}.{ending}") as partial:
             partial.write_text(content)
     print(text)
 

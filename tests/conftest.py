@@ -51,3 +51,16 @@ def compile_quickly() -> Iterator[None]:
     jax.config.update("jax_disable_most_optimizations", True)
     yield
     jax.config.update("jax_disable_most_optimizations", False)
+
+
+@pytest.fixture
+def hydra_ready() -> Iterator[None]:
+    """For tests that compose settings as a command does."""
+    from hydra import initialize
+
+    from wvm_rl import cli
+    from wvm_rl.config import GROUPS
+
+    cli.register(GROUPS)
+    with initialize(version_base="1.3", config_path=None):
+        yield

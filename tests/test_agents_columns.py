@@ -89,6 +89,15 @@ def test_knobs_are_solved_for_one_effective_sample_size(config, ess):
         matched(config, 1.5, advantage, values(toy), toy)
 
 
+def test_sizes_between_a_knobs_ends_are_found():
+    """The sizes of these knobs are not monotone: both ends lie above what is asked for."""
+    toy = episodes((500,))
+    advantage = np.concatenate([np.random.default_rng(0).uniform(0, 0.1, 400), np.full(100, -0.1)])
+    for config, ess in ((AWRConfig(clip=1e3), 0.5), (RABCConfig(), 0.75)):
+        found = matched(config, ess, advantage, values(toy), toy)
+        assert effective_fraction(found.columns(advantage, values(toy), toy).weight) == pytest.approx(ess, abs=0.02)
+
+
 def test_sizes_out_of_reach_are_refused():
     with pytest.raises(InputError, match="BCConfig has no knob"):
         matched(BCConfig(), 0.5, ADVANTAGE, VALUES, TOY)

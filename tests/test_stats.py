@@ -11,6 +11,7 @@ from wvm_rl.stats import (
     interval,
     iqm,
     iqm_difference,
+    recovered,
     stratified_mean,
     success_interval,
     wilson,
@@ -111,13 +112,13 @@ def test_resampled_areas_are_those_of_resampled_trajectories():
 
 def test_interquartile_mean_by_hand():
     scores = [np.array([0.0, 0.2, 0.4, 0.6]), np.array([0.5, 0.7, 0.9, 1.0])]
-    value, low, high = iqm(scores)  # the middle four of 0 .2 .4 .5 .6 .7 .9 1
+    value, low, high = iqm([score[:, None] for score in scores])  # the middle four of 0 .2 .4 .5 .6 .7 .9 1
     assert value == pytest.approx((0.4 + 0.5 + 0.6 + 0.7) / 4) and low < value < high
 
 
 def test_paired_differences_do_not_feel_what_both_share():
     rng = np.random.default_rng(0)
-    theirs = [rng.uniform(0, 0.8, 8) for _ in range(6)]
+    theirs = [rng.uniform(0, 0.8, (8, 1)) for _ in range(6)]
     ours = [score + 0.1 for score in theirs]
     value, low, high = iqm_difference(ours, theirs)
     assert value == pytest.approx(0.1) and high - low < 1e-6
@@ -125,5 +126,23 @@ def test_paired_differences_do_not_feel_what_both_share():
 
 
 def test_chance_of_improvement_by_hand():
-    value, low, high = improvement([np.array([0.5, 0.9]), np.array([1.0])], [np.array([0.5, 0.1]), np.array([1.0])])
+    ours, theirs = ([np.array(one)[:, None], np.array([[1.0]])] for one in ([0.5, 0.9], [0.5, 0.1]))
+    value, low, high = improvement(ours, theirs)
     assert value == pytest.approx(((1 + 2 + 0.5) / 4 + 0.5) / 2) and low <= value <= high
+
+
+def test_other_initial_states_widen_a_difference():
+    """Runs agree on what each initial state gives: seeds say nothing of the spread that others would bring."""
+    gains = np.tile(np.arange(20) < 10, (8, 1)).astype(float)
+    none = np.zeros((8, 20))
+    assert iqm_difference([gains] * 2, [none] * 2) == (0.5, 0.5, 0.5)
+    value, low, high = iqm_difference([gains] * 2, [none] * 2, states=True)
+    # standard error of the mean of two means of 20 coin tosses: 0.5 / sqrt(40)
+    assert value == 0.5 and high - low == pytest.approx(2 * 1.96 * 0.5 / np.sqrt(40), rel=0.15)
+
+
+def test_share_of_the_best_gain_by_hand():
+    base, best = np.full((4, 10), 0.2), np.full((4, 10), 0.6)
+    ours = best - 0.1 * np.array([[0.0], [1.0], [1.0], [2.0]])  # the middle two runs gain 0.3 of 0.4
+    value, low, high = recovered([ours], [best], [base])
+    assert value == pytest.approx(0.75) and 0.5 <= low < value < high <= 1

@@ -1,6 +1,7 @@
 """The study: every rollout a row, named as its table needs it."""
 
 import json
+import shutil
 from dataclasses import asdict
 
 import numpy as np
@@ -21,20 +22,27 @@ COLUMNS = {"env", "recipe", "episodes", "obs", "agent", "policy", "value", "hori
 COLUMNS |= {"success", "success_in_budget", "seconds", "commit"}
 
 
-def test_rows_name_the_cell_of_every_rollout(tmp_path):
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, compile_quickly):
+    """Folder of three small runs: bc, awr with noisy values, and with shuffled ones."""
+    root = tmp_path_factory.mktemp("runs")
     settings = {
         "noisy": {"agent": "awr", "value": VALUES["noisy"](noise=0.1)},
         "bc": {"agent": "bc"},
         "shuffled": {"agent": "awr", "value": VALUES["oracle"](shuffle=True)},
     }
-    pipeline([Job(job(tmp_path, **each), tmp_path / name) for name, each in settings.items()], tmp_path / "checkpoints")
+    pipeline([Job(job(root, **each), root / name) for name, each in settings.items()], root / "checkpoints")
+    return root
+
+
+def test_rows_name_the_cell_of_every_rollout(finished):
     names = {}
     for name in ("noisy", "bc", "shuffled"):
-        table = study.rows(tmp_path / name)
+        table = study.rows(finished / name)
         assert set(table) >= COLUMNS and len(table) == 2 and list(table["initial_state"]) == [0, 1]
         names[name] = table["value"][0]
     assert names == {"noisy": "noisy 0.1", "bc": "none", "shuffled": "shuffled"}
-    assert study.rows(tmp_path) is None
+    assert study.rows(finished) is None
     other = asdict(VALUES["wvm"](horizon_k=40, scale="rank", lower=1.0, draws=8))
     assert study.named({"agent": "awr", "value": "wvm"}, other) == "wvm K=40 rank 8 draws lower 1"
 
@@ -73,11 +81,15 @@ def test_tables_are_made_from_rollouts_alone(tmp_path, capsys):
     tables.main(tables.TablesConfig(study=str(path)))
     text = (tmp_path / "study.md").read_text()
     assert "| awr, wvm minus bc | 2 | 0." in text and "above 0 | met so far |" in text
+    assert "| share of awr's gain with the oracle, wvm | 2 |" in text
+    assert "## Value sources, awr: minus bc, task by task" in text
     assert "## Oracle, noise, other advantages and classical critic" in text and "| awr, noisy 0.1 |" in text
     assert r"awr, wvm minus bc & 2" in (tmp_path / "study.tex").read_text()
     assert "480 rollouts, of runs at c0ffee" in capsys.readouterr().out
     found = tables.Study(path).cell("awr", "wvm")
     assert {task: grid.shape for task, grid in found.items()} == {"lift": (4, 10), "can": (4, 10)}
+    with pytest.raises(InputError, match=r"lift have .* seeds and initial states: run them alike"):
+        tables.paired(found, {"lift": np.zeros((2, 10))})
     with pytest.raises(InputError, match=r"none\.parquet: no rollouts to read"):
         tables.Study(tmp_path / "none.parquet")
 
@@ -98,4 +110,42 @@ def test_figures_are_drawn_from_the_studys_files_alone(tmp_path):
     plot.main(plot.PlotConfig(study=str(path)))
     for name in ("methods", "bracket", "noise", "curves", "weights", "gain"):
         for kind in ("pdf", "png"):
-            assert (tmp_path / "figures" / f"{name}.{kind}").stat().st_size > 3000
+            assert (tmp_path / "study-figures" / f"{name}.{kind}").stat().st_size > 3000
+
+
+def test_a_cell_of_fewer_tasks_is_compared_on_those(tmp_path):
+    path = study_of(tmp_path, {("bc", "none"): 0.4, ("awr", "wvm"): 0.9, ("awr", "oracle"): 0.9})
+    rows = pd.read_parquet(path)
+    rows[(rows["value"] != "oracle") | (rows["env"] == "can")].to_parquet(path)
+    (_, _, lines), (_, _, apart) = tables.compared(
+        "x", known := tables.Study(path), {"bc": known.cell("bc", "none"), "oracle": known.cell("awr", "oracle")}, "bc"
+    )
+    assert lines[1][1] == "" and lines[1][3] == "1" and lines[1][4].startswith("0.") and lines[1][5].startswith("0.")
+    assert apart == [["oracle", "", apart[0][2]]] and apart[0][2].startswith("0.")
+
+
+def test_rows_are_those_of_all_parts_and_tables_and_figures_follow(
+    finished, tmp_path, monkeypatch, capsys, hydra_ready
+):
+    monkeypatch.setattr(study, "RUNS", tmp_path / "study")
+    monkeypatch.setattr(study, "RESULT", tmp_path / "study.parquet")
+    for name, wanted in (("recipe", "mixed"), ("episodes", 4)):
+        monkeypatch.setitem(tables.BASE, name, wanted)
+    cells = ["data=suboptimal agent=bc value=clock", "data=suboptimal agent=awr value=wvm"]
+    for name in PARTS:
+        monkeypatch.setitem(PARTS, name, (("lift",), cells[:1]))
+    monkeypatch.setitem(PARTS, "bars", (("lift", "can"), cells[:1]))
+    monkeypatch.setitem(PARTS, "methods", (("can",), cells))
+    asked = StudyConfig(parts=["bars"], envs=["lift"], rollouts=2, run=False)
+    study.main(asked)
+    assert "no run is finished" in capsys.readouterr().out
+    of_all = study.folders(8, 2)
+    assert len(of_all) == 3
+    for name, run in (("bc", "bc"), ("awr", "noisy")):
+        (folder,) = (each for each in of_all if each.name.startswith(f"can-suboptimal-{name}-"))
+        shutil.copytree(finished / run, folder)
+    study.main(asked)
+    assert "4 rollouts in" in capsys.readouterr().out
+    assert {path.name for path in tmp_path.glob("study-*")} == {
+        f"study-8x2{ending}" for ending in (".parquet", ".json", ".md", ".tex", "-figures")
+    }

@@ -47,6 +47,13 @@ def test_cells_of_a_program_end_as_if_alone(tmp_path, capsys):
     assert "1 cells remain: 2 policies, 4 rollouts" in capsys.readouterr().out
 
 
+def test_programs_hold_no_more_policies_than_asked(hydra_ready):
+    cells = ["agent=bc value=clock", "agent=awr value=clock", "agent=rcp value=clock", "agent=rabc value=clock"]
+    programs = sweep.planned(SweepConfig(envs=["lift"], cells=cells, common="seeds=10", together=29))
+    names = [[cell.name for cell in cells] for cells in programs]
+    assert names == [["lift-bc-clock", "lift-awr-clock"], ["lift-rabc-clock"], ["lift-rcp-clock"]]
+
+
 def test_settings_are_checked():
     for settings, message in (
         ({"cells": ["agent=bc"] * 2}, "twice"),

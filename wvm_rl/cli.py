@@ -41,6 +41,15 @@ def _help(name: str, groups: Groups) -> str:
     return "\n".join(lines)
 
 
+def register(groups: Groups) -> ConfigStore:
+    """Makes the choices of the groups known to Hydra."""
+    store = ConfigStore.instance()
+    for group, choices in groups.items():
+        for choice, node in choices.items():
+            store.store(group=group, name=choice, node=node)
+    return store
+
+
 def run(main: Callable[..., Any], config: type, groups: Groups, run_dir: str | None = None) -> None:
     """Runs `main(config)`, or `main(config, folder)` for a job with a run folder, as the command line says.
 
@@ -52,10 +61,7 @@ def run(main: Callable[..., Any], config: type, groups: Groups, run_dir: str | N
     """
     module = sys.modules["__main__"].__spec__
     name = module.name if module else Path(sys.argv[0]).name
-    store = ConfigStore.instance()
-    for group, choices in groups.items():
-        for choice, node in choices.items():
-            store.store(group=group, name=choice, node=node)
+    store = register(groups)
     store.store(name="job", node=config)
     silent = ("hydra_logging", "job_logging")  # else Hydra prints every library's log
     defaults: list[Any] = [entry for entry in HydraConf().defaults if not set(entry) & set(silent)]

@@ -76,48 +76,82 @@ def stratified_mean(samples: Sequence[np.ndarray], seed: int = 0) -> tuple[float
 Estimate = tuple[float, float, float]  # value, and the ends of its 95 % interval
 
 
-def iqm(scores: Sequence[np.ndarray]) -> Estimate:
+def iqm(grids: Sequence[np.ndarray]) -> Estimate:
     """Interquartile mean of all runs' scores (Agarwal et al. 2021, 2108.13264).
 
     Args:
-        scores: per task [S], one a training seed. Resampled are seeds within tasks: rollouts of one policy are not
-            independent, runs are.
+        grids: per task the rollouts [S,I] of S training seeds from the same I initial states. Resampled are seeds
+            within tasks, as rollouts of one policy are not independent: the interval is for these initial states.
     """
-    return _over_runs([np.asarray(score, float)[:, None] for score in scores], lambda runs: _iqm(runs[..., 0]))
+    return _over_runs([np.asarray(grid, float)[..., None] for grid in grids], lambda runs: _iqm(runs[..., 0]))
 
 
-def iqm_difference(ours: Sequence[np.ndarray], theirs: Sequence[np.ndarray]) -> Estimate:
+def iqm_difference(ours: Sequence[np.ndarray], theirs: Sequence[np.ndarray], states: bool = False) -> Estimate:
     """Difference of two methods' interquartile means, resampled in pairs of equal task and training seed.
 
     Args:
-        ours, theirs: per task [S], the same seeds from the same initial states.
+        ours, theirs: per task [S,I], the same seeds from the same initial states.
+        states: initial states are resampled, too: the interval is for others of the same law, and wider.
     """
-    pairs = [np.stack([np.asarray(one, float), np.asarray(two, float)], -1) for one, two in zip(ours, theirs)]
-    return _over_runs(pairs, lambda runs: _iqm(runs[..., 0]) - _iqm(runs[..., 1]))
+    return _over_runs(_together(ours, theirs), lambda runs: _iqm(runs[..., 0]) - _iqm(runs[..., 1]), states)
+
+
+def recovered(ours: Sequence[np.ndarray], best: Sequence[np.ndarray], base: Sequence[np.ndarray]) -> Estimate:
+    """Share of the best's gain over a baseline that a method has, of interquartile means, resampled as differences are.
+
+    Args:
+        ours, best, base: per task [S,I], the same seeds from the same initial states.
+    """
+
+    def share(runs: np.ndarray) -> np.ndarray:
+        own, most, least = (_iqm(runs[..., column]) for column in range(3))
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return (own - least) / (most - least)
+
+    return _over_runs(_together(ours, best, base), share)
 
 
 def improvement(ours: Sequence[np.ndarray], theirs: Sequence[np.ndarray]) -> Estimate:
-    """Chance that a run of one method beats a run of another, ties half, mean over tasks (2108.13264, section 4.2)."""
+    """Chance that a run of one method beats a run of another, ties half, mean over tasks (2108.13264, section 4.2).
+
+    Args:
+        ours, theirs: per task [S,I]; resampled are seeds, as in `iqm`.
+    """
     rng = np.random.default_rng(0)
     means, samples = [], []
     for one, two in zip(ours, theirs):
-        rank = (np.sign(np.subtract.outer(np.asarray(one, float), np.asarray(two, float))) + 1) / 2
+        rank = (np.sign(np.subtract.outer(np.mean(one, 1), np.mean(two, 1))) + 1) / 2
         rows, columns = (rng.integers(size, size=(RESAMPLES, size)) for size in rank.shape)
         means.append(rank.mean())
         samples.append(rank[rows[:, :, None], columns[:, None, :]].mean((1, 2)))
     return float(np.mean(means)), *interval(np.mean(samples, axis=0))
 
 
+def _together(*methods: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Methods' rollouts per task, [S,I,K]."""
+    return [np.stack([np.asarray(grid, float) for grid in grids], -1) for grids in zip(*methods)]
+
+
 def _iqm(runs: np.ndarray) -> np.ndarray:
     return trim_mean(runs, 0.25, axis=-1)
 
 
-def _over_runs(scores: Sequence[np.ndarray], statistic: Callable[[np.ndarray], np.ndarray]) -> Estimate:
-    """A statistic of the runs of several tasks, per task [S,K], and its interval over runs resampled within tasks."""
+def _over_runs(
+    grids: Sequence[np.ndarray], statistic: Callable[[np.ndarray], np.ndarray], states: bool = False
+) -> Estimate:
+    """A statistic of the runs' means [...,K], of rollouts per task [S,I,K], and its interval.
+
+    Runs are resampled within tasks; so are initial states, if wanted.
+    """
     rng = np.random.default_rng(0)
-    places = [rng.integers(len(score), size=(RESAMPLES, len(score))) for score in scores]
-    samples = statistic(np.concatenate([score[place] for score, place in zip(scores, places)], 1))
-    return float(statistic(np.concatenate(scores))), *interval(samples)
+    scores = [grid.mean(1) for grid in grids]
+    drawn = [rng.integers(len(grid), size=(RESAMPLES, len(grid))) for grid in grids]
+    samples = [score[place] for score, place in zip(scores, drawn)]
+    if states:
+        shares = [resampled(grid.shape[1], number) / grid.shape[1] for number, grid in enumerate(grids)]
+        means = [np.einsum("sik,ri->rsk", grid, share) for grid, share in zip(grids, shares)]
+        samples = [np.take_along_axis(mean, place[..., None], 1) for mean, place in zip(means, drawn)]
+    return float(statistic(np.concatenate(scores))), *interval(statistic(np.concatenate(samples, 1)))
 
 
 def resampled(count: int, *seed: int) -> np.ndarray:
