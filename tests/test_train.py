@@ -175,6 +175,22 @@ def test_a_lower_bound_trusts_the_doubtful_less(root, tmp_path, weights_of):
     assert np.ptp(plain[early]) < 1e-3 and lowered[late].max() < plain[late].min() < lowered[early].min()
 
 
+class Flat(Doubtful):
+    """The same value always."""
+
+    name = fingerprint = "flat"
+
+    def values(self, dataset, start=0):
+        for each in super().values(dataset, start):
+            yield Values(each.step, 0 * each.value, None)
+
+
+def test_values_without_ranking_are_warned_of(root, tmp_path, weights_of, capsys):
+    for source, agent, warned in ((Flat(), "awr", True), (Flat(), "bc", False), (None, "awr", False)):
+        weights_of(Job(job(root, agent), tmp_path / f"{source}-{agent}", source))
+        assert ("the values carry no ranking information" in capsys.readouterr().err) == warned
+
+
 def test_shuffles_differ_between_training_seeds(root, tmp_path, weights_of):
     one, other = weights_of(Job(job(root, value=VALUES["oracle"](shuffle=True), seeds=2), tmp_path / "run"))
     assert not np.array_equal(one, other) and np.array_equal(np.sort(one), np.sort(other))

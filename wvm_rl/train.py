@@ -3,6 +3,7 @@
 python -m wvm_rl.train agent=awr env=lift policy=flow value=wvm seed=0
 """
 
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,7 +22,7 @@ from wvm_rl.config import GROUPS, TrainConfig, run_name
 from wvm_rl.evaluation import evaluate
 from wvm_rl.files import exclusive
 from wvm_rl.films import as_episodes, films
-from wvm_rl.inspect import inspected
+from wvm_rl.inspect import inspected, warning
 from wvm_rl.runs import Run, check, read_summary, shared, show
 from wvm_rl.samples import Samples, collection, pictures, prepared
 from wvm_rl.stats import success_interval
@@ -67,12 +68,17 @@ def pipeline(jobs: Sequence[Job], checkpoints: Path) -> list[dict[str, Any]]:
     """
     first = jobs[0].config
     runs = [Run.open(job.folder, described(job.config), job.config.wandb, job.inputs) for job in jobs]
-    samples = []
+    samples, favours = [], []
     for job, run in zip(jobs, runs):
         if isinstance(job.source, Wvm):
             run.mirror_text("critic", job.source.critic.card)
-        samples.append(prepared(job.config, job.settings, job.source, run.stage))
-        figures.summary(job.folder / "figures", samples[-1].dataset, samples[-1].values)
+        own = prepared(job.config, job.settings, job.source, run.stage)
+        figures.summary(job.folder / "figures", own.dataset, own.values)
+        samples.append(own)
+        favours.append(inspected(own, job.config.value.horizon_k))
+        told = job.config.agent.reads_advantage and not job.config.value.shuffle
+        if told and (message := warning(favours[-1], own.columns[0])):
+            print(f"warning: {job.folder}: {message}", file=sys.stderr)
     ends = np.cumsum([0, *(len(job.seeds) for job in jobs)])
     parts = [slice(*ends[number : number + 2]) for number in range(len(jobs))]  # of all policies, by job
 
@@ -97,13 +103,25 @@ def pipeline(jobs: Sequence[Job], checkpoints: Path) -> list[dict[str, Any]]:
         asked = [each.asked(position) for each in samples for position in range(len(each.columns))]
         rows, recordings = evaluate(first, trained, asked, {part.start for part in parts})
     return [
-        finish(job, run, own, [row for each in rows[part] for row in each], recordings.get(part.start, {}))
-        for job, run, own, part in zip(jobs, runs, samples, parts)
+        finish(job, run, own, favour, [row for each in rows[part] for row in each], recordings.get(part.start, {}))
+        for job, run, own, favour, part in zip(jobs, runs, samples, favours, parts)
     ]
 
 
-def finish(job: Job, run: Run, samples: Samples, rows: list[dict], recordings: dict[int, Recording]) -> dict[str, Any]:
-    """Writes what a run leaves behind: rollouts, videos, and last the summary, which it returns."""
+def finish(
+    job: Job,
+    run: Run,
+    samples: Samples,
+    favour: dict[str, Any],
+    rows: list[dict],
+    recordings: dict[int, Recording],
+) -> dict[str, Any]:
+    """Writes what a run leaves behind: rollouts, videos, and last the summary, which it returns.
+
+    Args:
+        favour: of `wvm_rl.inspect.inspected`.
+        rows: of `episodes.parquet`.
+    """
     config = job.config
     run.write_rows("episodes.parquet", rows)
     filmed, kept = (
@@ -115,7 +133,7 @@ def finish(job: Job, run: Run, samples: Samples, rows: list[dict], recordings: d
             films(job.folder / "videos", config.env, job.source, filmed)
     if kept:
         as_episodes(job.folder / "rollouts.hdf5", config.env, samples.dataset.env_args, kept)
-    summary = summarise(config, samples, rows, job.inputs, run.seconds)
+    summary = summarise(config, samples, favour, rows, job.inputs, run.seconds)
     run.finish(summary)
     return summary
 
@@ -127,13 +145,18 @@ def described(config: TrainConfig) -> dict[str, Any]:
 
 
 def summarise(
-    config: TrainConfig, samples: Samples, rows: list[dict], inputs: dict[str, str], seconds: dict[str, float]
+    config: TrainConfig,
+    samples: Samples,
+    favour: dict[str, Any],
+    rows: list[dict],
+    inputs: dict[str, str],
+    seconds: dict[str, float],
 ) -> dict[str, Any]:
     """The content of `summary.json`."""
     success, in_budget = (
         np.reshape([row[name] for row in rows], (config.seeds, -1)) for name in ("success", "success_in_budget")
     )
-    columns, found = samples.columns, inspected(samples, config.value.horizon_k)
+    columns = samples.columns
     times = [row["seconds"] for row in rows if row["success"]]
     return {
         "env": config.env.name,
@@ -150,11 +173,11 @@ def summarise(
         "success_in_budget": float(np.mean(in_budget)),
         "success_in_budget_ci95": success_interval(in_budget),
         "median_seconds_to_success": float(np.median(times)) if times else None,
-        "knob": found["knob"],
+        "knob": favour["knob"],
         "samples": len(columns[0].weight),
         "kept_fraction": float(np.mean([each.weight > 0 for each in columns])),
         "ess_fraction": float(np.mean([effective_fraction(each.weight) for each in columns])),
-        "favour": {name: found[name] for name in ("auroc", "auroc_ci95", "edges", "kinds")},
+        "favour": {name: favour[name] for name in ("auroc", "auroc_ci95", "edges", "kinds")},
         "wall_seconds": seconds,
         "inputs": inputs,
     }
