@@ -49,12 +49,7 @@ def rollouts(config: LearnedLapsesConfig, task: str, source: Wvm) -> Dataset:
     critic = source.critic
     path = folder / f"seen-{critic.fingerprint[:8]}.hdf5"
     if not path.exists():
-        data = [
-            "data=suboptimal",
-            "data.fps=0",
-            f"data.episodes={config.episodes}",
-            f"trainer.updates={config.updates}",
-        ]
+        data = ["data=suboptimal", "data.fps=0", f"data.episodes={config.episodes}"]
         judged = [f"evaluation.rollouts={config.rollouts}", f"evaluation.keep={config.rollouts}"]
         settings = [f"env={task}", "agent=bc", "value=clock", f"trainer.updates={config.updates}", *data, *judged]
         run_module("wvm_rl.train", *settings, f"hydra.run.dir={folder}")

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from envs.tasks import TASKS
+from experiments.ablations import SEED
 from experiments.cells import SCORES, Cells, header, publish
 from wvm_rl import cli
 from wvm_rl.errors import InputError
@@ -23,20 +24,22 @@ class UnseenTaskConfig:
     tasks: list[str] = field(default_factory=lambda: list(TASKS))
     vae_steps: int = 1200
     pool: int = 24_000
-    steps: int = 1000  # updates of the model
+    steps: int = 1200  # updates of the model
+    batch: int = 32  # windows an update
 
     def __post_init__(self) -> None:
         if unknown := [task for task in self.tasks if task not in TASKS]:
             raise InputError(f"tasks has unknown {', '.join(unknown)}: choose from {', '.join(TASKS)}")
-        if min(self.vae_steps, self.pool, self.steps) < 1:
-            raise InputError("vae_steps, pool and steps must each be at least 1")
+        if min(self.vae_steps, self.pool, self.steps, self.batch) < 1:
+            raise InputError("vae_steps, pool, steps and batch must each be at least 1")
 
 
 def scored(config: UnseenTaskConfig, without: str | None, task: str) -> dict[str, Any]:
     """Scores on a task of the critic that learned all tasks, or all but one."""
     tasks = ",".join(task for task in TASKS if task != without)
-    budget = [f"vae.steps={config.vae_steps}", f"pool={config.pool}", f"model.steps={config.steps}"]
-    cell = CELLS(f"without-{without or 'none'}", [f"data.tasks=[{tasks}]", *budget], [f"tasks=[{task}]"])
+    training = [f"data.tasks=[{tasks}]", f"vae.steps={config.vae_steps}", f"pool={config.pool}"]
+    training += [f"model.steps={config.steps}", f"model.batch={config.batch}"]
+    cell = CELLS(f"without-{without or 'none'}", training, [f"tasks=[{task}]", f"seed={SEED}"])
     assert cell is not None
     return cell
 
@@ -46,7 +49,10 @@ def main(config: UnseenTaskConfig) -> None:
     found: dict[str, dict[str, dict[str, Any]]] = {}
     for task in config.tasks:
         found[task] = {name: scored(config, without, task) for name, without in (("unseen", task), ("seen", None))}
-        budget = f"{config.vae_steps} updates of the VAE, {config.pool} windows, {config.steps} updates of the model"
+        budget = (
+            f"{config.vae_steps} updates of the VAE, {config.pool} windows, {config.steps} updates of {config.batch} "
+            "windows of the model"
+        )
         commits = {cell["commit"] for cells in found.values() for cell in cells.values()}
         text = f"{table(found)}\n\nBudget: {budget}."
         publish(CELLS.results / CELLS.name, "Tasks left out of training", text, {"tasks": found}, commits)

@@ -55,8 +55,8 @@ def test_finished_cells_are_kept(tmp_path, commands, capsys):
 
 
 def test_wrong_settings_are_refused():
-    with pytest.raises(InputError, match="unknown half: choose from full"):
-        AblationsConfig(variants=["half"])
+    with pytest.raises(InputError, match="unknown third: choose from full"):
+        AblationsConfig(variants=["third"])
     with pytest.raises(InputError, match="steps=0"):
         AblationsConfig(steps=0)
 

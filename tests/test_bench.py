@@ -47,7 +47,7 @@ def predictions(path, data, change=lambda table: table):
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"models": ["gvl"]}, {"models": []}, {"episodes": 1}, {"seed": 1}, {"horizon_k": 1}, {"tasks": ["fly"]}],
+    [{"models": ["gvl"]}, {"models": []}, {"episodes": 1}, {"draws": 0}, {"horizon_k": 1}, {"tasks": ["fly"]}],
 )
 def test_settings_out_of_range_are_refused(wrong):
     with pytest.raises(InputError, match=next(iter(wrong))):

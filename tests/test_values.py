@@ -84,7 +84,7 @@ def test_noise_bias_and_lag_spoil_the_oracle(tmp_path):
 
 def test_progress_of_others_is_read_as_lerobot_writes_it(tmp_path):
     data = dataset(tmp_path / "d.hdf5", [episode(0, 41), episode(1, 21)])
-    rows = [(0, 0, 0.0), (0, 1, None), (0, 2, 0.4), (1, 1, 1.5)]
+    rows = [(0, 0, 0.0), (0, 1, None), (0, 2, 0.4), (1, 1, 1.05)]
     table = pd.DataFrame(rows, columns=["episode_index", "frame_index", "progress_sparse"])
     path = tmp_path / "theirs.parquet"
     table.to_parquet(path)
@@ -98,6 +98,9 @@ def test_progress_of_others_is_read_as_lerobot_writes_it(tmp_path):
     ):
         with pytest.raises(InputError, match=message):
             list(FileConfig(path=str(path), **settings).source().values(data))
+    (100 * table).to_parquet(path)
+    with pytest.raises(InputError, match=r"progress_sparse lies in \[0, 40\]: scale it"):
+        list(FileConfig(path=str(path), fps=100.0).source().values(dataset(tmp_path / "e.hdf5", [episode(0, 41)])))
     table[:3].to_parquet(path)
     with pytest.raises(InputError, match=r"no rows of episode 1 of .*d\.hdf5"):
         list(FileConfig(path=str(path)).source().values(data))

@@ -35,12 +35,13 @@ from wvm_rl.speed import labelling_speed
 from wvm_rl.values.base import Source
 from wvm_rl.values.clock import BLIND, Blind
 from wvm_rl.values.file import Predictions
+from wvm_rl.values.oracle import Oracle
 from wvm_rl.values.regressors import Films, Frame, RegressorConfig, State, Video
 from wvm_rl.values.wvm import Wvm, WvmConfig
 
 FLOOR = State.name
 LEARNED = (Frame.name, Video.name, FLOOR)
-MODELS = ("wvm", *LEARNED, *BLIND)
+MODELS = ("wvm", "draws", Oracle.name, *LEARNED, *BLIND)
 
 
 def _by_robot(robot: str, plan: CollectConfig) -> CollectConfig:
@@ -67,7 +68,10 @@ SHIFTS: dict[str, Callable[[CollectConfig], CollectConfig]] = {
 class BenchConfig:
     """Scores value sources on fresh episodes of all tasks."""
 
-    models: list[str] = field(default_factory=lambda: list(MODELS))  # the first is the subject
+    models: list[str] = field(  # the first is the subject
+        default_factory=lambda: [name for name in MODELS if name != "draws"]
+    )
+    draws: int = 8  # of every chunk's distribution, whose mean is the model `draws`
     predictions: dict[str, str] = field(default_factory=dict)  # name -> parquet file of values made elsewhere
     tasks: list[str] = field(default_factory=lambda: list(TASKS))
     episodes: int = 77  # a task: 25 hesitations, 25 retries, 17 experts, 10 failures
@@ -101,6 +105,8 @@ class BenchConfig:
             raise InputError(f"models: {', '.join(learned)} learn nothing of {', '.join(foreign)}: leave them out")
         if self.episodes < 4:
             raise InputError(f"episodes={self.episodes} must be at least 4: one of each quality")
+        if self.draws < 1:
+            raise InputError(f"draws={self.draws} must be at least 1: leave the model `draws` out to have none")
         if self.horizon_k < 2:
             raise InputError(f"horizon_k={self.horizon_k} must be at least 2 control steps")
         if "all" in self.shifts:
@@ -109,8 +115,6 @@ class BenchConfig:
             raise InputError(
                 f"shifts has unknown {', '.join(unknown)}: choose from all, {', '.join([*LOOKS, *SHIFTS])}"
             )
-        if self.seed == self.data.seed:
-            raise InputError(f"seed={self.seed} is data.seed: a benchmark needs episodes that nobody learned from")
 
 
 def plans(config: BenchConfig, size: int) -> dict[str, CollectConfig]:
@@ -160,6 +164,9 @@ def sources_of(
 
     found: dict[str, Callable[[str, str], Source | None]] = {"wvm": always(wvm)}
     found |= {name: blind(Blind(name)) for name in BLIND}
+    if "draws" in config.models:
+        found["draws"] = always(Wvm(wvm.critic, config.draws))
+    found[Oracle.name] = lambda task, clip: None if clip in (*MADE, *LOOKS) else Oracle()  # it reads recorded lapses
     if any(name in LEARNED for name in config.models):
         critic, folder = wvm.critic, data_folder(config.root) / "regressors"
         known = corpus(list(experts.values()), cameras, critic.fps, critic.size, config.data)
@@ -223,7 +230,9 @@ def main(config: BenchConfig, folder: Path) -> None:
         with run.stage("speed"):
             speed = labelling_speed(critic, {task: datasets[task, "bench"] for task in config.tasks})
     with run.stage("scores"):
-        conditions = {"fps": config.fps, "horizon_k": config.horizon_k, "seed": config.seed, **speed}
+        conditions: dict[str, Any] = {"fps": config.fps, "horizon_k": config.horizon_k, "seed": config.seed, **speed}
+        if "wvm" in config.models:
+            conditions["critic_fps"] = critic.fps
         content = scores.report(rows, FLOOR if FLOOR in sources else None, conditions)
         for task, rate in speed.get("windows_per_second_by", {}).items():
             content["tasks"][task]["windows_per_second"] = rate

@@ -63,8 +63,8 @@ CHOICES = """## Choices the paper leaves open
 - Value tokens sit in rotary time at their frame's place within the current latent, (j - 1.5) / 4, mid-image, and
   carry a learned vector of their place. Values are mapped from [0,1] to [-1,1] inside.
 - Value and video draw their own tau, with Wan's timestep shift.
-- Rewinding rearranges all nine frames; the plateau ratio is a share of the rewound windows; half of both kinds
-  change direction within the clip.
+- Rewinding rearranges all nine frames; the plateau ratio is a share of the rewound windows; `turn` is the share
+  of both kinds that changes direction within the clip.
 - Windows overlap at stride 1; windows before the third frame repeat the first one; std is the disagreement of the
   overlapping predictions."""
 

@@ -136,14 +136,15 @@ def main(config: PretrainConfig) -> None:
     datasets = [Dataset(collect(plan)) for plan in plans]
     films = corpus(datasets, plans[0].cameras, config.wvm.fps, config.wvm.size, config.data)
     data = {
-        "episodes": f"{len(films.training)} for training, {len(films.held_out)} held out",
+        "films": f"{len(films.training)} for training, {len(films.held_out)} held out; an episode in each of "
+        f"{1 + config.data.looks} looks",
         "frames": sum(len(film.frames) for film in films.training),
         "instructions": "; ".join(films.instructions),
         "windows": ", ".join(f"{name} {value:g}" for name, value in asdict(config.windows).items()),
         "seed": config.data.seed,
         "fingerprint": films.fingerprint,
     }
-    print(f"{data['episodes']}, {data['frames']} frames")
+    print(f"films: {data['films']}; {data['frames']} frames")
     stages = Stages(config, films, data_folder(config.data.root) / "pretrain")
     if config.until == "pool":
         stages.pools(*stages.vae())

@@ -285,11 +285,10 @@ def _pairs(scores: dict[str, Any], floor: dict[str, Any] | None) -> list[tuple[d
 
 
 def met(scores: Mapping[str, Any]) -> list[str]:
-    """The bars that a model's pooled scores reach."""
-    bars = dict(BARS)
-    if scores["hesitation_floor"] is not None:
-        bars["hesitation_rmse"] = min(bars["hesitation_rmse"], scores["hesitation_floor"] + 0.01)
-    return _reached(scores, bars)
+    """The bars that a model's pooled scores reach; without a floor not that of Hesitation-RMSE, which is unknown."""
+    floor = scores["hesitation_floor"]
+    highest = -np.inf if floor is None else min(BARS["hesitation_rmse"], floor + 0.01)
+    return _reached(scores, {**BARS, "hesitation_rmse": highest})
 
 
 def _reached(scores: Mapping[str, Any], bars: Mapping[str, float]) -> list[str]:
@@ -331,7 +330,8 @@ def grids(content: Mapping[str, Any]) -> list[Grid]:
 
 def _bars(scores: Mapping[str, Any]) -> str:
     missed = [key.replace("_", " ") for key in BARS if key not in scores["bars_met"]]
-    return f"{len(scores['bars_met'])}" + (f", not {', '.join(missed)}" if missed else "")
+    unknown = " (floor not run)" if scores["hesitation_floor"] is None else ""
+    return f"{len(scores['bars_met'])}" + (f", not {', '.join(missed)}{unknown}" if missed else "")
 
 
 def tables(content: Mapping[str, Any]) -> list[Table]:
@@ -355,9 +355,11 @@ def caption(content: Mapping[str, Any]) -> str:
         f"{first[f'{kind}_trajectories']} {kind} ({first[f'{kind}_points']:.1f} points each)" for kind in kinds
     )
     floor = first["hesitation_floor"]
+    rate = content.get("critic_fps")
+    read = f" (the critic reads {rate:g}, its values are linear between)" if rate else ""
     return (
-        f"{counts}, scored at {content['fps']:g} fps; {content['rejected']} rejected (no true value). Spearman with "
-        "average ranks, undefined counted as 0; advantages over "
+        f"{counts}, scored at {content['fps']:g} fps{read}; {content['rejected']} rejected (no true value). "
+        "Spearman with average ranks, undefined counted as 0; advantages over "
         f"{content['horizon_k']} control steps; mean over trajectories, then over tasks; 95 % bootstrap intervals over "
         "trajectories." + (f" Hesitation-RMSE of a regressor that sees the simulator: {floor:.3f}." if floor else "")
     )
@@ -377,8 +379,8 @@ def latex(content: Mapping[str, Any]) -> str:
     text = []
     for _, header, rows in grids(content):
         kinds = "".join("l" if title in ("task or shift", "model") else "r" for title in header)
-        body = [" & ".join(line).replace("%", r"\%") + r" \\" for line in rows]
-        top = [rf"\begin{{tabular}}{{{kinds}}}", r"\toprule", " & ".join(header) + r" \\", r"\midrule"]
+        first, *body = (" & ".join(line).replace("%", r"\%").replace("_", r"\_") + r" \\" for line in [header, *rows])
+        top = [rf"\begin{{tabular}}{{{kinds}}}", r"\toprule", first, r"\midrule"]
         text += [*top, *body, r"\bottomrule", r"\end{tabular}", ""]
     return "\n".join([*text, f"% {caption(content)}", ""])
 

@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,7 +16,7 @@ EPISODES = 16  # side by side, as labelling has them
 
 
 def labelling_speed(critic: "Critic", datasets: Mapping[str, Dataset]) -> dict[str, Any]:
-    """Windows a second from decoded frames to values, after compilation.
+    """Windows a second from a dataset's compressed frames to values, after compilation.
 
     Returns:
         windows_per_second over all datasets, vae_share of that time, cores it had, and
@@ -24,13 +24,11 @@ def labelling_speed(critic: "Critic", datasets: Mapping[str, Dataset]) -> dict[s
     """
     from wvm_rl.model.codec import GROUP
 
-    films = {name: _films(critic, dataset) for name, dataset in datasets.items()}
-    list(critic.values(next(iter(films.values()))))
-    windows = {name: sum(len(frames) for frames, _ in clips) for name, clips in films.items()}
-    seconds = {}
-    for name, clips in films.items():
+    list(critic.values(_films(critic, next(iter(datasets.values())))))
+    windows, seconds = {}, {}
+    for name, dataset in datasets.items():
         start = time.perf_counter()
-        list(critic.values(clips))
+        windows[name] = sum(len(value) for value, _ in critic.values(_films(critic, dataset)))
         seconds[name] = time.perf_counter() - start
     group = np.zeros((GROUP, 5, critic.size, critic.size, 3), np.uint8)
     encodings = -(-next(iter(windows.values())) // GROUP)
@@ -43,10 +41,10 @@ def labelling_speed(critic: "Critic", datasets: Mapping[str, Dataset]) -> dict[s
         "windows_per_second": count / whole,
         "vae_share": encoding * count / whole,
         "cores": len(os.sched_getaffinity(0)),
-        "windows_per_second_by": {name: windows[name] / seconds[name] for name in films},
+        "windows_per_second_by": {name: windows[name] / seconds[name] for name in datasets},
     }
 
 
-def _films(critic: "Critic", dataset: Dataset) -> list[tuple[np.ndarray, str]]:
-    count = min(EPISODES, len(dataset))
-    return [(dataset.frames(index, critic.camera, critic.fps)[0], dataset[index].instruction) for index in range(count)]
+def _films(critic: "Critic", dataset: Dataset) -> Iterator[tuple[np.ndarray, str]]:
+    for index in range(min(EPISODES, len(dataset))):
+        yield dataset.frames(index, critic.camera, critic.fps)[0], dataset[index].instruction

@@ -49,7 +49,7 @@ class StagesConfig:
         default_factory=lambda: FitConfig(steps=5000, batch=64, learning_rate=1e-3, save_every=200)
     )
     video_steps: int = 0  # updates of the video stream on the video loss alone, before both streams train
-    frozen: bool = False  # the video stream stays as those updates, or published weights, left it
+    frozen: bool = False  # the video stream, and text learned with it, stay as those updates or published weights were
     model_seed: int = 0  # of the model's training alone; `seed` is that of everything
     mesh: MeshConfig = field(default_factory=MeshConfig)  # devices that train the model
 
@@ -175,9 +175,10 @@ class Stages:
     def wvm(self, pool: Pool, held_out: Pool) -> dict[str, np.ndarray]:
         """Trains both streams on the pool."""
         config, folder, model = self.config, self.folder("wvm", self.model_meta), self.model
-        seed = config.seed + 1 + 1000 * config.model_seed
-        video = self.video(pool) if config.video_steps else {}
-        batches = self._batches(pool)
+        first = config.video_steps  # updates that came before: these go on with the windows and noise after theirs
+        seed = config.seed + 1 + 1000 * config.model_seed + (500 if first else 0)
+        video = self.video(pool) if first else {}
+        batches = self._batches(pool, first)
 
         def loss(params: Any, batch: dict[str, Any], key: Any) -> Any:
             return model.loss(params, batch, key, config.loss)
@@ -202,7 +203,8 @@ class Stages:
         training = Training(loss, config.model, seed, self.mesh)
 
         def trains(name: str) -> bool:
-            still = config.frozen and name.startswith(VIDEO)
+            learned = not name.startswith(VALUE) if first else name.startswith(VIDEO)  # before this stage
+            still = config.frozen and learned
             return not still and lora.trains(name, config.wvm.transformer.lora_rank)
 
         def start() -> Any:
@@ -244,9 +246,9 @@ class Stages:
         )
         return {name: value for name, value in made.items() if not name.startswith(VALUE)}
 
-    def _batches(self, pool: Pool) -> Any:
+    def _batches(self, pool: Pool, first: int = 0) -> Any:
         size, seed = self.config.model.batch, self.config.seed + 1000 * self.config.model_seed
-        return lambda step: {**pool.batch(shuffled_rows(len(pool), seed, step, size)), "text": self.text}
+        return lambda step: {**pool.batch(shuffled_rows(len(pool), seed, first + step, size)), "text": self.text}
 
     def scores(self) -> dict[str, float]:
         """Last row of metrics of each finished training."""

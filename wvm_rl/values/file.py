@@ -19,6 +19,7 @@ from wvm_rl.data.episodes import Dataset
 from wvm_rl.errors import InputError
 from wvm_rl.values.base import ValueConfig, Values
 
+SLACK = 0.1  # by which a value may lie outside [0,1]; it is clipped
 COLUMNS = ("task", "clip", "episode", "frame", "value")
 
 
@@ -37,6 +38,21 @@ def _table(path: Path, columns: Sequence[str], value: str) -> pd.DataFrame:
     if not pd.api.types.is_numeric_dtype(table[value]) or np.isinf(table[value].to_numpy(float)).any():
         raise InputError(f"{path}: column {value} has values that are not finite numbers: remove those rows")
     return table
+
+
+def _progress(path: Path, column: pd.Series) -> np.ndarray:
+    """Values [n] f32 in [0,1].
+
+    Raises:
+        InputError: one lies further outside than a model's rounding would put it.
+    """
+    value = column.to_numpy(np.float32)
+    if len(value) and not -SLACK <= value.min() <= value.max() <= 1 + SLACK:
+        raise InputError(
+            f"{path}: column {column.name} lies in [{value.min():g}, {value.max():g}]: scale it so that 0 is the "
+            "start and 1 the task done"
+        )
+    return np.clip(value, 0, 1)
 
 
 @dataclass
@@ -86,7 +102,7 @@ class Progress:
                     f"{self.path}: frames of episode {index} must differ and lie within its {length} control steps; "
                     "set value.fps to the frames a second that frame_index counts"
                 )
-            yield Values(step, np.clip(rows[self.config.column].to_numpy(np.float32), 0, 1))
+            yield Values(step, _progress(self.path, rows[self.config.column]))
 
 
 class Predictions:
@@ -128,5 +144,4 @@ class Part:
                     f"{self._whole.path}: frames of {self._task}, clip {self._clip}, episode {index} must differ and "
                     f"lie in 0..{len(step) - 1}"
                 )
-            value = np.clip(rows["value"].to_numpy(np.float32), 0, 1)
-            yield Values(step[frame], value)
+            yield Values(step[frame], _progress(self._whole.path, rows["value"]))
