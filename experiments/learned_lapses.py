@@ -6,6 +6,7 @@ lapses (`wvm_rl.train`) gives a policy that often fails. Finished runs are kept.
 `experiments/results/learned_lapses.md` and, beside it, the numbers.
 """
 
+import json
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +19,6 @@ from wvm_rl import cli
 from wvm_rl.bench import rows_of
 from wvm_rl.data.episodes import Dataset
 from wvm_rl.errors import InputError
-from wvm_rl.provenance import provenance
 from wvm_rl.scores import pooled
 from wvm_rl.values.clock import Blind
 from wvm_rl.values.wvm import Wvm, WvmConfig
@@ -43,9 +43,14 @@ class LearnedLapsesConfig:
             raise InputError(f"tasks has unknown {', '.join(unknown)}: choose from {', '.join(TASKS)}")
 
 
+def folder_of(config: LearnedLapsesConfig, task: str) -> Path:
+    """The run of a task's policy."""
+    return RUNS / f"{task}-{config.episodes}-{config.updates}-{config.rollouts}"
+
+
 def rollouts(config: LearnedLapsesConfig, task: str, source: Wvm) -> Dataset:
     """Rollouts of a policy, with the critic's frames, made once."""
-    folder = RUNS / f"{task}-{config.episodes}-{config.updates}-{config.rollouts}"
+    folder = folder_of(config, task)
     critic = source.critic
     path = folder / f"seen-{critic.fingerprint[:8]}.hdf5"
     if not path.exists():
@@ -82,13 +87,8 @@ def main(config: LearnedLapsesConfig) -> None:
         f"{table}\n\nBehaviour cloning from {config.episodes} episodes, {config.updates} updates; "
         f"critic {source.fingerprint[:12]}."
     )
-    publish(
-        RESULTS / "learned_lapses",
-        "Rollouts of policies that learned by themselves",
-        text,
-        found,
-        {provenance()["commit"]},
-    )
+    commits = {json.loads((folder_of(config, task) / "versions.json").read_text())["commit"] for task in config.tasks}
+    publish(RESULTS / "learned_lapses", "Rollouts of policies that learned by themselves", text, found, commits)
     print(table)
 
 

@@ -60,15 +60,12 @@ def main(config: ShipConfig) -> None:
     before, after = card.split(AFTER, 1)
     critic.card = before.partition(SCORES)[0] + section(folders, notes) + AFTER + after
     target = SHIPPED / config.name
-    critic.save(target)
-    for name in FIGURES:
-        shutil.copy(folders[0] / "figures" / name, target / name)
+    critic.save(target, beside=[folders[0] / "figures" / name for name in FIGURES])
     for number, folder in enumerate(folders):
-        content = (folder / "bench.json").read_text()
         suffix = f"_{number}" if number else ""
-        with atomic(RESULTS / f"bench{suffix}.json") as partial:
-            partial.write_text(content)
-        shutil.copy(folder / "versions.json", RESULTS / f"bench{suffix}.versions.json")
+        for name, copy in (("bench.json", f"bench{suffix}.json"), ("versions.json", f"bench{suffix}.versions.json")):
+            with atomic(RESULTS / copy) as partial:
+                shutil.copy(folder / name, partial)
     print(f"{target}: {caption(json.loads((folders[0] / 'bench.json').read_text()))}")
 
 

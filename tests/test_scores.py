@@ -96,7 +96,8 @@ def test_bars_are_ceilings_and_thresholds():
     scores = {"hesitation_rmse": 0.035, "hesitation_floor": 0.03, "retry_voc": 0.96, "expert_voc": 0.9}
     scores |= {"cycle_voc": 0.9, "frozen_range": 0.06, "failure_auroc": 0.5, "lapse_auroc": float("nan")}
     assert met(scores) == ["hesitation_rmse", "retry_voc", "cycle_voc"]
-    assert "hesitation_rmse" not in met(scores | {"hesitation_floor": 0.02})
+    for floor in (0.02, None):  # too high above it, and unknown
+        assert "hesitation_rmse" not in met(scores | {"hesitation_floor": floor})
 
 
 def test_tables_say_all_that_is_needed_to_read_them(clips):

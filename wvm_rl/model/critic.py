@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -112,8 +113,11 @@ class Critic:
 
     # Files
 
-    def save(self, folder: Path | str) -> None:
+    def save(self, folder: Path | str, beside: Iterable[Path] = ()) -> None:
         """Writes model.safetensors, config.json and, if there is one, the model card README.md, all or nothing.
+
+        Args:
+            beside: files that the card shows, copied.
 
         Raises:
             InputError: the folder holds something else than a critic, which would be lost.
@@ -129,6 +133,8 @@ class Critic:
             (partial_folder / "config.json").write_text(_json(config))
             if self.card:
                 (partial_folder / "README.md").write_text(self.card)
+            for path in beside:
+                shutil.copy(path, partial_folder / path.name)
 
     @classmethod
     def load(cls, folder: Path | str) -> "Critic":
