@@ -80,8 +80,8 @@ def _encoder(rng: Any) -> Params:
 def halved(x: Any, kernel: Any) -> Any:
     """Convolution of [B,S,S,C], S even, with [K,K,C,O] at stride 2, padded to [B,S/2,S/2,O].
 
-    One product of gathered patches: XLA's own convolution does not leave a loop's single thread on a CPU, which made an
-    update 46 times as long (`experiments/README.md`).
+    One product of gathered patches: in a training loop on a CPU, XLA's gradient of its own strided convolution takes
+    many times as long.
     """
     size, side = len(kernel), x.shape[1]
     before = (size - 2) // 2
