@@ -28,7 +28,8 @@ from wvm_rl.config import GROUPS, TrainConfig
 from wvm_rl.errors import InputError
 from wvm_rl.files import exclusive
 from wvm_rl.runs import digest, read_summary
-from wvm_rl.train import Job, described, pipeline
+from wvm_rl.summary import described
+from wvm_rl.train import Job, pipeline
 
 
 @dataclass
