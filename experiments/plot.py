@@ -94,7 +94,7 @@ def bracket(study: Study, folder: Path) -> None:
             known = dict(zip(cells, grids))
             share, low, high = recovered(known["wvm"], known["oracle"], base)
             title = f"the critic gives {share:.0%} [{low:.0%}, {high:.0%}] of the oracle's gain"
-        label = f"awr minus bc, success in budget (IQM) on {', '.join(tasks)}"
+        label = f"awr minus bc, success in budget (IQM)\n{', '.join(tasks)}"
         axis.set(ylim=(-0.5, len(gains) - 0.5), xlabel=label, title=title)
 
 
