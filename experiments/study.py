@@ -2,7 +2,8 @@
 
     python -m experiments.study run=false     # only rows, tables and figures, of the runs that are finished
 
-Parts, in order: what the bars of `experiments.tables` compare; methods with the critic on six tasks; value sources
+Parts, in order: what the bars of `experiments.tables` compare; more updates, and on the task where nothing helps more
+episodes and experts' alone; methods with the critic on six tasks; value sources
 under one method; on two tasks all methods with the oracle, noise, other data, other advantages, a classical critic, and
 policies that see pictures. Every part is a sweep (`experiments.sweep`) of one folder: cells that parts share run once,
 finished ones are kept, an interrupted study goes on, on another machine, too: run folders lie in
@@ -36,7 +37,7 @@ from wvm_rl.values.base import ValueConfig
 
 RESULTS = Path(__file__).parent / "results"
 RUNS, RESULT = RESULTS / "study", RESULTS / "study.parquet"
-CELL = ("env", "recipe", "episodes", "obs", "agent", "policy", "value")
+CELL = ("env", "recipe", "episodes", "updates", "obs", "agent", "policy", "value")
 TWO = ("lift", "can")
 NOISE = (0.02, 0.05, 0.1)  # standard deviations
 ADVANTAGES = (
@@ -48,6 +49,8 @@ SUBOPTIMAL = "data=suboptimal"
 METHODS = tuple(name for name in AGENTS if name != "bc")
 IMAGES = "obs=images trainer.batch=128"  # pictures cost more, an update and a sample
 UPDATES = "trainer.updates=3000"  # half the default (`experiments/README.md`)
+LONGER = "trainer.updates=6000"
+NO_FRAMES = "data.fps=0"  # where no critic looks
 BC = f"{SUBOPTIMAL} agent=bc value=clock"  # which reads no value
 SHUFFLED = "value=wvm value.shuffle=true"
 
@@ -56,10 +59,18 @@ def _cells(agents: tuple[str, ...], value: str, data: str = SUBOPTIMAL) -> list[
     return [f"{data} agent={agent} {value}" for agent in agents]
 
 
+BOUNDS = [
+    f"{cell} {NO_FRAMES}" for cell in (BC, *_cells(("awr",), "value=oracle"))
+]  # what no values and true ones give
 PARTS: dict[str, tuple[tuple[str, ...], list[str]]] = {  # name -> tasks and cells
     "bars": (
         tuple(TASKS),
         [BC, *_cells(JUDGED, "value=wvm"), *_cells(("awr",), SHUFFLED), *_cells(("awr",), "value=oracle")],
+    ),
+    "updates": (("lift", "cereal"), [f"{cell} {LONGER}" for cell in BOUNDS]),
+    "limits": (
+        ("cereal",),
+        [*(f"{cell} data.episodes=300" for cell in BOUNDS), f"data=expert agent=bc value=clock {NO_FRAMES}"],
     ),
     "methods": (tuple(TASKS), [BC, *_cells(METHODS, "value=wvm")]),
     "sources": (
@@ -130,6 +141,7 @@ def rows(folder: Path) -> pd.DataFrame | None:
         env=summary["env"],
         recipe=summary["recipe"],
         episodes=summary["episodes"],
+        updates=settings["trainer"]["updates"],
         obs=settings["choices"]["obs"],
         agent=summary["agent"],
         policy=summary["policy"],
@@ -182,7 +194,7 @@ def gathered(config: StudyConfig) -> pd.DataFrame | None:
         parts.append(own)
         curve = pd.read_json(folder / "metrics.jsonl", lines=True)
         summary = read_summary(folder) or {}
-        name = {key: own[key].iloc[0].item() if key == "episodes" else str(own[key].iloc[0]) for key in CELL}
+        name = {key: own[key].tolist()[0] for key in CELL}
         loss = {"step": curve["step"].tolist(), "loss": curve["loss"].tolist()}
         cells.append({**name, "favour": summary["favour"], "ess_fraction": summary["ess_fraction"], "curve": loss})
     if not parts:

@@ -20,8 +20,7 @@ from wvm_rl.files import atomic
 from wvm_rl.stats import Estimate, crossed_mean, improvement, iqm, iqm_difference, recovered, success_interval
 
 SCORE = "success_in_budget"
-CELL = ["recipe", "episodes", "obs", "policy", "agent", "value"]
-BASE = {"recipe": "suboptimal", "episodes": 100, "obs": "state", "policy": "flow"}
+BASE = {"recipe": "suboptimal", "episodes": 100, "updates": 3000, "obs": "state", "policy": "flow"}
 BRACKET = ("shuffled", "clock", "wvm", "oracle")  # values from none to all there is to know
 JUDGED = ("awr", "filtered_bc_percentile", "cfg")  # methods that are to beat bc
 EQUIVALENT = 0.05  # difference that counts as none
@@ -107,7 +106,8 @@ def compared(title: str, study: Study, cells: dict[str, dict[str, np.ndarray]], 
             lines.append([*line, shown(iqm_difference(ours, theirs)), shown(improvement(ours, theirs))])
             known = {task: shown(crossed_mean(one - two)) for task, one, two in zip(common, ours, theirs)}
             apart.append([name, *(known.get(task, "") for task in tasks)])
-    return [(title, header, lines), (f"{title}: minus {against}, task by task", ["", *tasks], apart)]
+    differences = (f"{title}: minus {against}, task by task", ["", *tasks], apart)
+    return [(title, header, lines), *([differences] if apart else [])]
 
 
 def bars(study: Study) -> Table:
@@ -154,13 +154,18 @@ def tables(study: Study) -> list[Table]:
     }
     if others:
         found += compared("Oracle, noise, other advantages and classical critic", study, {"bc": bc} | others, "bc")
-    kinds = ["recipe", "episodes", "obs"]
+    kinds = ["recipe", "episodes", "updates", "obs"]
     for kind in dict.fromkeys(zip(*(study.rows[name] for name in kinds))):
         where = dict(zip(kinds, kind))
         if where.items() <= BASE.items() or not (base := study.cell("bc", "none", **where)):
             continue
-        cells = {"bc": base, "awr": study.cell("awr", "wvm", **where)}
-        found += compared("{recipe}, {episodes} episodes, from {obs}".format(**where), study, cells, "bc")
+        cells = {
+            f"{agent}, {value}": study.cell(agent, value, **where)
+            for agent in agents
+            for value in study.values(agent, **where)
+        }
+        title = "{recipe}, {episodes} episodes, from {obs}, {updates} updates".format(**where)
+        found += compared(title, study, {"bc": base} | cells, "bc")
     return [*found, bars(study)]
 
 

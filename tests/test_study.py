@@ -18,8 +18,8 @@ from wvm_rl.values import VALUES
 
 pytestmark = pytest.mark.usefixtures("compile_quickly")
 
-COLUMNS = {"env", "recipe", "episodes", "obs", "agent", "policy", "value", "horizon_k", "seed", "initial_state"}
-COLUMNS |= {"success", "success_in_budget", "seconds", "commit"}
+COLUMNS = {"env", "recipe", "episodes", "updates", "obs", "agent", "policy", "value", "horizon_k", "seed"}
+COLUMNS |= {"initial_state", "success", "success_in_budget", "seconds", "commit"}
 
 
 @pytest.fixture(scope="module")
@@ -53,14 +53,14 @@ def test_parts_name_known_methods_and_can_be_chosen():
         assert all(part.partition("=")[2] in AGENTS for cell in cells for part in cell.split() if "agent=" in part)
     (one,) = sweeps(StudyConfig(parts=["oracle"], envs=["can", "milk"], seeds=2))
     assert one.envs == ["can"] and one.common == "trainer.updates=3000 seeds=2 evaluation.rollouts=20"
-    with pytest.raises(InputError, match="parts has unknown all: choose from bars, methods"):
+    with pytest.raises(InputError, match="parts has unknown all: choose from bars, updates"):
         StudyConfig(parts=["all"])
 
 
 def study_of(tmp_path, rates):
     """A study of two tasks, 4 seeds and 10 initial states, whose cells (agent, value) succeed at given rates."""
     rng = np.random.default_rng(0)
-    shared = {"recipe": "suboptimal", "episodes": 100, "obs": "state", "policy": "flow", "commit": "c0ffee"}
+    shared = tables.BASE | {"commit": "c0ffee"}
     rows = [
         shared
         | {"env": env, "agent": agent, "value": value, "seed": seed, "initial_state": state, "success_in_budget": hit}
@@ -78,14 +78,17 @@ def test_tables_are_made_from_rollouts_alone(tmp_path, capsys):
     rates = {("bc", "none"): 0.4, ("awr", "wvm"): 0.95, ("awr", "oracle"): 0.95, ("awr", "shuffled"): 0.4}
     rates |= {("rcp", "wvm"): 0.9, ("awr", "noisy 0.1"): 0.6}
     path = study_of(tmp_path, rates)
+    rows = pd.read_parquet(path)
+    pd.concat([rows, rows[rows["value"].isin(["none", "oracle"])].assign(updates=6000)]).to_parquet(path)
     tables.main(tables.TablesConfig(study=str(path)))
     text = (tmp_path / "study.md").read_text()
     assert "| awr, wvm minus bc | 2 | 0." in text and "above 0 | met so far |" in text
     assert "| share of awr's gain with the oracle, wvm | 2 |" in text
     assert "## Value sources, awr: minus bc, task by task" in text
     assert "## Oracle, noise, other advantages and classical critic" in text and "| awr, noisy 0.1 |" in text
+    assert "## suboptimal, 100 episodes, from state, 6000 updates: minus bc, task by task" in text
     assert r"awr, wvm minus bc & 2" in (tmp_path / "study.tex").read_text()
-    assert "480 rollouts, of runs at c0ffee" in capsys.readouterr().out
+    assert "640 rollouts, of runs at c0ffee" in capsys.readouterr().out
     found = tables.Study(path).cell("awr", "wvm")
     assert {task: grid.shape for task, grid in found.items()} == {"lift": (4, 10), "can": (4, 10)}
     with pytest.raises(InputError, match=r"lift have .* seeds and initial states: run them alike"):
@@ -101,9 +104,8 @@ def test_figures_are_drawn_from_the_studys_files_alone(tmp_path):
     favour = {"auroc": 0.9, "edges": [0, 1, 2], "kinds": kinds}
     curve = {"step": [1, 2], "loss": [1.0, 0.5]}
     names = [(agent, value, env) for agent, value in rates for env in ("lift", "can")]
-    base = {"recipe": "suboptimal", "episodes": 100, "obs": "state", "policy": "flow"}
     cells = [
-        {**base, "agent": agent, "value": value, "env": env, "favour": favour, "curve": curve}
+        {**tables.BASE, "agent": agent, "value": value, "env": env, "favour": favour, "curve": curve}
         for agent, value, env in names
     ]
     path.with_suffix(".json").write_text(json.dumps({"cells": cells}))
@@ -129,7 +131,7 @@ def test_rows_are_those_of_all_parts_and_tables_and_figures_follow(
 ):
     monkeypatch.setattr(study, "RUNS", tmp_path / "study")
     monkeypatch.setattr(study, "RESULT", tmp_path / "study.parquet")
-    for name, wanted in (("recipe", "mixed"), ("episodes", 4)):
+    for name, wanted in (("recipe", "mixed"), ("episodes", 4), ("updates", 20)):
         monkeypatch.setitem(tables.BASE, name, wanted)
     cells = ["data=suboptimal agent=bc value=clock", "data=suboptimal agent=awr value=wvm"]
     for name in PARTS:
