@@ -2,6 +2,7 @@
 
 import json
 import os
+import runpy
 import subprocess
 import sys
 import time
@@ -262,12 +263,22 @@ def test_a_killed_job_ends_as_if_it_had_not_been(root, tmp_path):
         ("hydra.run.dir=/dev/null/run", "cannot be made"),
     ],
 )
-def test_bad_input_is_one_line_and_leaves_nothing(override, message, tmp_path):
-    process = start(override, folder=tmp_path)
-    error = process.communicate()[1]
-    assert process.returncode == 2
+@pytest.mark.filterwarnings("ignore:.*found in sys.modules:RuntimeWarning")
+def test_bad_input_is_one_line_and_leaves_nothing(override, message, tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["wvm_rl.train", override])
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+    with pytest.raises(SystemExit) as end:
+        runpy.run_module("wvm_rl.train", run_name="__main__", alter_sys=True)
+    error = capfd.readouterr().err
+    assert end.value.code == 2
     assert error.startswith("error: ") and error.count("\n") == 1 and message in error
     assert not list(tmp_path.iterdir())
+
+
+def test_a_process_ends_with_status_2_and_one_line(tmp_path):
+    process = start("agent=awl", folder=tmp_path)
+    assert process.communicate()[1].startswith("error: ") and process.returncode == 2
 
 
 TINY = (

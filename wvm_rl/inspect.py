@@ -128,5 +128,5 @@ def main(config: TrainConfig, folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    OmegaConf.register_new_resolver("run_name", run_name)
+    OmegaConf.register_new_resolver("run_name", run_name, replace=True)
     cli.run(main, TrainConfig, GROUPS, run_dir="runs/inspect-${run_name:}")

@@ -138,5 +138,5 @@ def finish(
 
 
 if __name__ == "__main__":
-    OmegaConf.register_new_resolver("run_name", run_name)
+    OmegaConf.register_new_resolver("run_name", run_name, replace=True)
     cli.run(main, TrainConfig, GROUPS, run_dir="runs/${run_name:}")
