@@ -178,11 +178,16 @@ class _Trainer:
         return jax.jit(jax.vmap(one))(seeds)
 
     def compiled(self, count: int, *args: Any) -> Any:
-        """`count` updates of all seeds as one compiled program that reuses the state's memory."""
+        """`count` updates of all seeds as one compiled program that reuses the state's memory.
+
+        A hash gives two random numbers, not one, which saves half of them; only arrays that span devices need the other
+        way.
+        """
         key = (count, str(jax.tree.map(jnp.shape, args)))
         if key not in self._programs:
-            run = jax.jit(partial(self.run, count), donate_argnums=0)
-            self._programs[key] = run.lower(*args).compile()
+            with jax.threefry_partitionable(False):
+                run = jax.jit(partial(self.run, count), donate_argnums=0)
+                self._programs[key] = run.lower(*args).compile()
         return self._programs[key]
 
     def run(
