@@ -180,8 +180,7 @@ class _Trainer:
     def compiled(self, count: int, *args: Any) -> Any:
         """`count` updates of all seeds as one compiled program that reuses the state's memory.
 
-        A hash gives two random numbers, not one, which saves half of them; only arrays that span devices need the other
-        way.
+        Threefry gives two random numbers a hash here, not one as for arrays that span devices: half the hashes.
         """
         key = (count, str(jax.tree.map(jnp.shape, args)))
         if key not in self._programs:

@@ -2,11 +2,11 @@
 
     python -m experiments.study run=false     # only rows, tables and figures, of the runs that are finished
 
-Parts, in order: what the bars of `experiments.tables` compare; more updates, and on the task where nothing helps more
-episodes and experts' alone; methods with the critic on six tasks; value sources
-under one method; on two tasks all methods with the oracle, noise, other data, other advantages, a classical critic, and
-policies that see pictures. Every part is a sweep (`experiments.sweep`) of one folder: cells that parts share run once,
-finished ones are kept, an interrupted study goes on, on another machine, too: run folders lie in
+Parts, in order: what the bars of `experiments.tables` compare; more updates; more episodes, and experts' alone, on the
+task where nothing helps; methods with the critic on six tasks; value sources under one method; on two tasks all methods
+with the oracle, noise, other data, other advantages, a classical critic, and policies that see pictures. Every part is
+a sweep (`experiments.sweep`) of one folder: cells that parts share run once, finished ones are kept, an interrupted
+study goes on, on another machine, too: run folders lie in
 `experiments/results/study/` and are committed without weights and figures. After every program each rollout so far is a
 row of `experiments/results/study.parquet`; at the end `experiments.tables` and `experiments.plot` make tables and
 figures of it. Other numbers of `seeds` or `rollouts` are another study, with rows of its own.
@@ -26,7 +26,7 @@ from agents import AGENTS
 from envs.tasks import TASKS
 from experiments import plot, sweep, tables
 from experiments.sweep import SweepConfig
-from experiments.tables import JUDGED
+from experiments.tables import BASE, JUDGED
 from wvm_rl import cli
 from wvm_rl.config import GROUPS
 from wvm_rl.errors import InputError
@@ -48,7 +48,7 @@ ADVANTAGES = (
 SUBOPTIMAL = "data=suboptimal"
 METHODS = tuple(name for name in AGENTS if name != "bc")
 IMAGES = "obs=images trainer.batch=128"  # pictures cost more, an update and a sample
-UPDATES = "trainer.updates=3000"  # half the default (`experiments/README.md`)
+UPDATES = f"trainer.updates={BASE['updates']}"  # half the default (`experiments/README.md`)
 LONGER = "trainer.updates=6000"
 NO_FRAMES = "data.fps=0"  # where no critic looks
 BC = f"{SUBOPTIMAL} agent=bc value=clock"  # which reads no value
@@ -59,9 +59,8 @@ def _cells(agents: tuple[str, ...], value: str, data: str = SUBOPTIMAL) -> list[
     return [f"{data} agent={agent} {value}" for agent in agents]
 
 
-BOUNDS = [
-    f"{cell} {NO_FRAMES}" for cell in (BC, *_cells(("awr",), "value=oracle"))
-]  # what no values and true ones give
+# What no values and true ones give.
+BOUNDS = [f"{cell} {NO_FRAMES}" for cell in (BC, *_cells(("awr",), "value=oracle"))]
 PARTS: dict[str, tuple[tuple[str, ...], list[str]]] = {  # name -> tasks and cells
     "bars": (
         tuple(TASKS),

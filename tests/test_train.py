@@ -278,7 +278,8 @@ def test_bad_input_is_one_line_and_leaves_nothing(override, message, tmp_path, m
 
 def test_a_process_ends_with_status_2_and_one_line(tmp_path):
     process = start("agent=awl", folder=tmp_path)
-    assert process.communicate()[1].startswith("error: ") and process.returncode == 2
+    error = process.communicate()[1]
+    assert process.returncode == 2 and error.startswith("error: ") and error.count("\n") == 1
 
 
 TINY = (
