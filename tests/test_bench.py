@@ -10,6 +10,7 @@ from tests.synthetic import Brightness, dataset, episode
 from wvm_rl import bench
 from wvm_rl.bench import BenchConfig
 from wvm_rl.errors import InputError
+from wvm_rl.scores import pooled
 from wvm_rl.values.file import Predictions
 from wvm_rl.values.wvm import Wvm, WvmConfig
 
@@ -93,6 +94,16 @@ def test_the_command_leaves_a_run_folder(tmp_path, capsys, fresh):
     assert "Suboptimal-Value-Bench" in capsys.readouterr().out
     assert all((tmp_path / "run" / "figures" / f"{name}.png").exists() for name in ("curves", "calibration"))
     assert (tmp_path / "run" / "bench.md").exists() and (tmp_path / "run" / "bench.tex").exists()
+
+
+def test_sources_that_read_the_record_value_episodes_alone(fresh):
+    config = BenchConfig(models=["oracle", "noisy", "success"], tasks=["lift"])
+    sources = bench.sources_of(config, Wvm(Brightness()), {}, [])
+    datasets = bench.clips(config, bench.plans(config, 64), "workspace")
+    rows = bench.rows_of(sources, datasets, config.horizon_k)
+    assert {(row["model"], row["clip"]) for row in rows} == {(model, "bench") for model in config.models}
+    assert pooled([row for row in rows if row["model"] == "oracle"])["retry_voc"] == pytest.approx(1)
+    assert pooled([row for row in rows if row["model"] == "success"])["retry_voc"] == pytest.approx(-1)
 
 
 def test_videos_are_exported_with_what_was_asked_for(tmp_path, fresh):

@@ -32,16 +32,18 @@ from wvm_rl.label import label
 from wvm_rl.pretrain import DataConfig, collections, corpus
 from wvm_rl.runs import Run, WandbConfig
 from wvm_rl.speed import labelling_speed
+from wvm_rl.values import VALUES
 from wvm_rl.values.base import Source
 from wvm_rl.values.clock import BLIND, Blind
 from wvm_rl.values.file import Predictions
-from wvm_rl.values.oracle import Oracle
 from wvm_rl.values.regressors import Films, Frame, RegressorConfig, State, Video
 from wvm_rl.values.wvm import Wvm, WvmConfig
 
 FLOOR = State.name
 LEARNED = (Frame.name, Video.name, FLOOR)
-MODELS = ("wvm", "draws", Oracle.name, *LEARNED, *BLIND)
+READERS = tuple(name for name in VALUES if name not in ("wvm", "clock", "file"))  # of what was recorded
+MODELS = ("wvm", "draws", *READERS, *LEARNED, *BLIND)
+ASKED = ("draws", "noisy", "success", "iql")  # models that run only where they are asked for
 
 
 def _by_robot(robot: str, plan: CollectConfig) -> CollectConfig:
@@ -69,7 +71,7 @@ class BenchConfig:
     """Scores value sources on fresh episodes of all tasks."""
 
     models: list[str] = field(  # the first is the subject
-        default_factory=lambda: [name for name in MODELS if name != "draws"]
+        default_factory=lambda: [name for name in MODELS if name not in ASKED]
     )
     draws: int = 8  # of every chunk's distribution, whose mean is the model `draws`
     predictions: dict[str, str] = field(default_factory=dict)  # name -> parquet file of values made elsewhere
@@ -162,11 +164,14 @@ def sources_of(
     def blind(source: Source) -> Callable[[str, str], Source | None]:
         return lambda task, clip: None if clip in LOOKS else source  # which change pictures alone
 
+    def reader(source: Source) -> Callable[[str, str], Source | None]:
+        return lambda task, clip: None if clip in (*MADE, *LOOKS) else source  # nothing new is recorded in those
+
     found: dict[str, Callable[[str, str], Source | None]] = {"wvm": always(wvm)}
     found |= {name: blind(Blind(name)) for name in BLIND}
     if "draws" in config.models:
         found["draws"] = always(Wvm(wvm.critic, config.draws))
-    found[Oracle.name] = lambda task, clip: None if clip in (*MADE, *LOOKS) else Oracle()  # it reads recorded lapses
+    found |= {name: reader(VALUES[name]().source()) for name in READERS if name in config.models}
     if any(name in LEARNED for name in config.models):
         critic, folder = wvm.critic, data_folder(config.root) / "regressors"
         known = corpus(list(experts.values()), cameras, critic.fps, critic.size, config.data)

@@ -38,9 +38,11 @@ class DataConfig:
 
 
 def _data(recipe: type[RecipeConfig]) -> type[DataConfig]:
-    """The data choice of one recipe."""
-    choice = make_dataclass(recipe.__name__, [("recipe", recipe, field(default_factory=recipe))], bases=(DataConfig,))
-    choice.__doc__ = recipe.__doc__
+    """The data choice of one recipe, a class of this module: processes of Hydra's launchers look it up by name."""
+    name = f"{recipe.__name__}Data"
+    choice = make_dataclass(name, [("recipe", recipe, field(default_factory=recipe))], bases=(DataConfig,))
+    choice.__doc__, choice.__module__ = recipe.__doc__, __name__
+    globals()[name] = choice
     return choice
 
 
