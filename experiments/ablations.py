@@ -4,23 +4,24 @@
     python -m experiments.ablations variants=[full,p0] seeds=1
 
 A cell trains one variant with one seed and scores it (`experiments.cells`); VAE and windows are shared where a variant
-leaves them alone. Finished cells are kept and committed, interrupted ones go on. Means and spreads over seeds go to
-`experiments/results/ablations.md`, all numbers to `ablations.json` beside it.
+leaves them alone. Finished cells are kept and committed, interrupted ones go on. Means and spreads over seeds, and
+differences from the recipe in pairs of trajectories, go to `experiments/results/ablations.md`, all numbers to
+`ablations.json` beside it.
 """
 
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
-from experiments.cells import SCORES, Cells, header, publish
+from experiments.cells import SCORES, Cell, Cells, differences, header, header_of_differences, publish
 from wvm_rl import cli
 from wvm_rl.errors import InputError
 
 CELLS = Cells("ablations")
+FULL = "full"  # beside which the others stand
 SEED = 7000  # of the episodes that cells are scored on: not the benchmark's, as choices are made on them
 VARIANTS = {  # name -> what it is, and overrides of the recipe; the later one wins
-    "full": ("the recipe", ""),
+    FULL: ("the recipe", ""),
     "no_video_loss": ("value loss alone", "loss.video=0"),
     "half": ("half of the updates: what the next two give the value stream", "model.steps={half}"),
     "video_first": ("half of the updates on the video loss alone, then both", "video_steps={half} model.steps={half}"),
@@ -81,42 +82,55 @@ def settings(config: AblationsConfig, variant: str, seed: int) -> tuple[list[str
     ]
 
 
+Found = dict[str, dict[int, Cell]]  # variant -> seed -> cell
+
+
 def main(config: AblationsConfig) -> None:
-    """Trains and scores what is missing, seed by seed; writes the table after every cell."""
-    found: dict[str, list[dict[str, Any]]] = {variant: [] for variant in config.variants}
+    """Trains and scores what is missing, seed by seed; writes the tables after every cell."""
+    found: Found = {}
     keys = [(variant, seed) for seed in range(config.seeds) for variant in config.variants]
     for number, (variant, seed) in enumerate(keys):
         training, scoring = settings(config, variant, seed)
         if config.run:
             print(f"### {number + 1} of {len(keys)}: {variant}, seed {seed}", flush=True)
         if cell := CELLS(f"{variant}-{seed}", training, scoring, config.run):
-            found[variant].append(cell)
-            report(config, {variant: cells for variant, cells in found.items() if cells})
-    if not any(found.values()):
+            found.setdefault(variant, {})[seed] = cell
+            report(config, found)
+    if not found:
         raise InputError(f"no finished cell in {CELLS.results / CELLS.name}: run some with run=true")
-    print(table({variant: cells for variant, cells in found.items() if cells}))
+    print(tables(found))
 
 
-def report(config: AblationsConfig, found: dict[str, list[dict[str, Any]]]) -> None:
-    """Writes table and numbers."""
+def report(config: AblationsConfig, found: Found) -> None:
+    """Writes tables and numbers."""
     budget = (
         f"tasks {', '.join(config.tasks)}; {config.vae_steps} updates of the VAE, {config.pool} windows, "
         f"{config.steps} updates of {config.batch} windows of the model; scored on {config.episodes} episodes a task"
     )
-    text = f"{table(found)}\n\nMean and, over seeds of the model's training, standard deviation; {budget}."
-    commits = {cell["commit"] for cells in found.values() for cell in cells}
+    text = f"{tables(found)}\n\nMean and, over seeds of the model's training, standard deviation; {budget}."
+    commits = {cell["commit"] for cells in found.values() for cell in cells.values()}
     publish(CELLS.results / CELLS.name, "Ablations", text, {"budget": budget, "variants": found}, commits)
 
 
-def table(found: dict[str, list[dict[str, Any]]]) -> str:
-    """Markdown: a line a variant, mean over its seeds and their standard deviation."""
+def tables(found: Found) -> str:
+    """Markdown: a line a variant, mean over its seeds and their standard deviation; then what differs from FULL."""
+    found = {variant: found[variant] for variant in VARIANTS if variant in found}
     lines = header("variant", "what", "seeds")
-    for variant, seeds in found.items():
-        columns = [np.array([seed[score] for seed in seeds]) for score in SCORES]
+    for variant, cells in found.items():
+        columns = [np.array([cell[score] for cell in cells.values()]) for score in SCORES]
         spreads = [f" ± {column.std(ddof=1):.3f}" if len(column) > 1 else "" for column in columns]
-        cells = [f"{column.mean():.3f}{spread}" for column, spread in zip(columns, spreads)]
-        lines.append(f"| {variant} | {VARIANTS[variant][0]} | {len(seeds)} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+        scores = [f"{column.mean():.3f}{spread}" for column, spread in zip(columns, spreads)]
+        lines.append(f"| {variant} | {VARIANTS[variant][0]} | {len(cells)} | {' | '.join(scores)} |")
+    gaps = header_of_differences(f"minus {FULL}", "seeds")
+    for variant, cells in found.items():
+        if seeds := [seed for seed in cells if variant != FULL and seed in found.get(FULL, {})]:
+            shown = differences((cells[seed], found[FULL][seed]) for seed in seeds)
+            gaps.append(f"| {variant} | {len(seeds)} | {' | '.join(shown)} |")
+    about = (
+        "Differences of the same seeds on the same episodes, and 95 % intervals over trajectories: whether training "
+        "with other seeds would differ as much is what the standard deviations above say."
+    )
+    return "\n".join(lines if len(gaps) == 2 else [*lines, "", about, "", *gaps])
 
 
 if __name__ == "__main__":

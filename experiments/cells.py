@@ -4,17 +4,26 @@ import hashlib
 import json
 import subprocess
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+import pandas as pd
 
 from wvm_rl.errors import InputError
 from wvm_rl.files import atomic
 from wvm_rl.provenance import provenance
 from wvm_rl.runs import write_json
+from wvm_rl.scores import by_trajectory
+from wvm_rl.stats import stratified_mean
 
 RESULTS = Path(__file__).parent / "results"
 SCORES = ("hesitation_rmse", "retry_voc", "expert_voc", "cycle_voc", "frozen_range", "failure_auroc", "lapse_auroc")
+PAIRED = ("hesitation_rmse", "retry_voc", "expert_voc")  # whose differences are taken trajectory by trajectory
+
+Cell = dict[str, Any]
 
 
 def run_module(module: str, *settings: str) -> None:
@@ -35,8 +44,10 @@ class Cells:
     results: Path = RESULTS
     runs: Path = Path("runs")
 
-    def __call__(self, cell: str, training: list[str], scoring: list[str], run: bool = True) -> dict[str, Any] | None:
-        """Scores of a cell, with its critic's fingerprint, the commit and its settings; None if it may not run.
+    def __call__(self, cell: str, training: list[str], scoring: list[str], run: bool = True) -> Cell | None:
+        """Scores of a cell, pooled and by trajectory, with its critic's fingerprint, the commit and its settings.
+
+        None if it is not finished and may not run.
 
         Args:
             cell: its name; a digest of the settings is added.
@@ -57,6 +68,8 @@ class Cells:
         content = json.loads((folder / "bench.json").read_text())
         commit = json.loads((folder / "versions.json").read_text())["commit"]
         scores = {score: content[score] for score in SCORES} | {"critic": content["critic"], "commit": commit}
+        rows = pd.read_parquet(folder / "trajectories.parquet").to_dict("records")
+        scores["trajectories"] = {score: by_trajectory(rows, score) for score in PAIRED}
         write_json(record, scores | {"training": training, "scoring": scoring})
         return json.loads(record.read_text())
 
@@ -67,10 +80,32 @@ def _digest(settings: list[str]) -> str:
 
 def header(*first: str) -> list[str]:
     """Head of a Markdown table of scores."""
-    return [
-        f"| {' | '.join(first)} | {' | '.join(name.replace('_', ' ') for name in SCORES)} |",
-        "|" + "---|" * (len(first) + len(SCORES)),
-    ]
+    return _head([*first, *SCORES])
+
+
+def _head(columns: list[str]) -> list[str]:
+    return [f"| {' | '.join(name.replace('_', ' ') for name in columns)} |", "|" + "---|" * len(columns)]
+
+
+def differences(pairs: Iterable[tuple[Cell, Cell]]) -> list[str]:
+    """Cells of a Markdown line: the first's minus the second's scores of PAIRED, each with its 95 % interval.
+
+    Args:
+        pairs: cells scored on the same episodes, over which differences are averaged; the interval resamples
+            trajectories within tasks, and says nothing of other seeds of the training.
+    """
+    cells, lists = [], list(pairs)
+    for score in PAIRED:
+        first, second = ([each[which]["trajectories"][score] for each in lists] for which in (0, 1))
+        gaps = [np.mean([np.subtract(a[task], b[task]) for a, b in zip(first, second)], 0) for task in first[0]]
+        mean, low, high = stratified_mean(gaps)
+        cells.append(f"{mean:+.3f} [{low:+.3f}, {high:+.3f}]" if np.isfinite(mean) else "-")
+    return cells
+
+
+def header_of_differences(*first: str) -> list[str]:
+    """Head of a Markdown table of `differences`."""
+    return _head([*first, *PAIRED])
 
 
 def publish(path: Path, title: str, text: str, content: dict[str, Any], commits: set[str]) -> None:

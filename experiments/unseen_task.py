@@ -6,11 +6,10 @@ budget (`experiments.cells`). Finished cells are kept and committed, interrupted
 """
 
 from dataclasses import dataclass, field
-from typing import Any
 
 from envs.tasks import TASKS
 from experiments.ablations import SEED
-from experiments.cells import SCORES, Cells, header, publish
+from experiments.cells import SCORES, Cell, Cells, differences, header, header_of_differences, publish
 from wvm_rl import cli
 from wvm_rl.errors import InputError
 
@@ -34,7 +33,7 @@ class UnseenTaskConfig:
             raise InputError("vae_steps, pool, steps and batch must each be at least 1")
 
 
-def scored(config: UnseenTaskConfig, without: str | None, task: str) -> dict[str, Any]:
+def scored(config: UnseenTaskConfig, without: str | None, task: str) -> Cell:
     """Scores on a task of the critic that learned all tasks, or all but one."""
     tasks = ",".join(task for task in TASKS if task != without)
     training = [f"data.tasks=[{tasks}]", f"vae.steps={config.vae_steps}", f"pool={config.pool}"]
@@ -46,7 +45,7 @@ def scored(config: UnseenTaskConfig, without: str | None, task: str) -> dict[str
 
 def main(config: UnseenTaskConfig) -> None:
     """Trains and scores what is missing; writes the table after every task."""
-    found: dict[str, dict[str, dict[str, Any]]] = {}
+    found: dict[str, dict[str, Cell]] = {}
     for task in config.tasks:
         found[task] = {name: scored(config, without, task) for name, without in (("unseen", task), ("seen", None))}
         budget = (
@@ -59,13 +58,15 @@ def main(config: UnseenTaskConfig) -> None:
     print(table(found))
 
 
-def table(found: dict[str, dict[str, dict[str, Any]]]) -> str:
-    """Markdown: two lines a task, of the critic that never saw it and of the one that did."""
+def table(found: dict[str, dict[str, Cell]]) -> str:
+    """Markdown: two lines a task, of the critic that never saw it and of the one that did; then their differences."""
     lines = header("task", "critic")
     for task, critics in found.items():
         for name, cell in critics.items():
             lines.append(f"| {task} | {name} | {' | '.join(f'{cell[score]:.3f}' for score in SCORES)} |")
-    return "\n".join(lines)
+    gaps = header_of_differences("unseen minus seen")
+    gaps += [f"| {task} | {' | '.join(differences([(two['unseen'], two['seen'])]))} |" for task, two in found.items()]
+    return "\n".join([*lines, "", *gaps])
 
 
 if __name__ == "__main__":

@@ -3,12 +3,22 @@
 import json
 import shutil
 
+import numpy as np
+import pandas as pd
 import pytest
 
 from experiments import ablations, cells, unseen_task
 from experiments.ablations import AblationsConfig, main
 from experiments.cells import SCORES
 from wvm_rl.errors import InputError
+
+
+def trajectories(shift):
+    """Two hesitations at true values 0.3 and 0.4, predicted to be higher by a hundredth of `shift`."""
+    steps = np.arange(4)
+    row = {"task": "lift", "kind": "hesitation", "first": 0, "last": 3, "step": steps}
+    truths = [np.full(4, 0.3), np.full(4, 0.4)]
+    return [row | {"truth": truth, "value": truth + shift / 100} for truth in truths]
 
 
 @pytest.fixture
@@ -26,6 +36,7 @@ def commands(tmp_path, monkeypatch):
         else:
             content = dict.fromkeys(SCORES, float(len(given))) | {"critic": "abc"}
             (folder / "bench.json").write_text(json.dumps(content))
+            pd.DataFrame(trajectories(len(given))).to_parquet(folder / "trajectories.parquet")
             (folder / "versions.json").write_text(json.dumps({"commit": "c0ffee"}))
 
     monkeypatch.setattr(cells, "run_module", run)
@@ -44,9 +55,10 @@ def test_finished_cells_are_kept(tmp_path, commands, capsys):
     main(config)
     assert len(commands) == 8
     found = json.loads((tmp_path / "ablations.json").read_text())
-    assert [seed["retry_voc"] for seed in found["variants"]["full"]] == [2, 6]
+    assert [seed["retry_voc"] for seed in found["variants"]["full"].values()] == [2, 6]
     text = (tmp_path / "ablations.md").read_text()
     assert "| full | the recipe | 2 | 4.000 ± 2.828 |" in text and "- cells at: c0ffee" in text
+    assert "| video_frozen | 2 | +0.020 [+0.020, +0.020] | - |" in text  # cells 4 and 8 after 2 and 6; no retries
     assert "video_frozen" in capsys.readouterr().out
     main(AblationsConfig(variants=["full"], seeds=3, steps=8, run=False))
     with pytest.raises(InputError, match="no finished cell"):
@@ -71,4 +83,5 @@ def test_a_left_out_task_is_in_no_training(tmp_path, commands):
     ]
     found = json.loads((tmp_path / "unseen_task.json").read_text())["tasks"]
     assert found["can"]["unseen"] != found["can"]["seen"]
-    assert "| milk | unseen |" in (tmp_path / "unseen_task.md").read_text()
+    text = (tmp_path / "unseen_task.md").read_text()
+    assert "| milk | unseen |" in text and "| can | -0.020 [" in text

@@ -192,6 +192,16 @@ def _tasks(rows: Sequence[Row]) -> list[list[Row]]:
     return [[row for row in rows if row["task"] == task] for task in sorted({row["task"] for row in rows})]
 
 
+def by_trajectory(rows: Sequence[Row], key: str) -> dict[str, list[float]]:
+    """A score of SCORES for every trajectory that it is taken of, by task; undefined correlations count as 0."""
+    kind, function = SCORES[key]
+    found: dict[str, list[float]] = {}
+    for row in rows:
+        if row["kind"] == kind:
+            found.setdefault(row["task"], []).append(function(row))
+    return {task: _counted(key, np.array(sample, float)).tolist() for task, sample in found.items()}
+
+
 def _by_task(rows: Sequence[Row], kind: str, function: Callable[[Row], float]) -> list[np.ndarray]:
     samples = [[function(row) for row in own if row["kind"] == kind] for own in _tasks(rows)]
     return [np.array(sample, float) for sample in samples if sample]
