@@ -88,19 +88,19 @@ def _head(columns: list[str]) -> list[str]:
 
 
 def differences(pairs: Iterable[tuple[Cell, Cell]]) -> list[str]:
-    """Cells of a Markdown line: the first's minus the second's scores of PAIRED, each with its 95 % interval.
+    """Columns of a Markdown line: the first's minus the second's scores of PAIRED, each with its 95 % interval.
 
     Args:
         pairs: cells scored on the same episodes, over which differences are averaged; the interval resamples
             trajectories within tasks, and says nothing of other seeds of the training.
     """
-    cells, lists = [], list(pairs)
+    columns, both = [], list(pairs)
     for score in PAIRED:
-        first, second = ([each[which]["trajectories"][score] for each in lists] for which in (0, 1))
+        first, second = ([each[which]["trajectories"][score] for each in both] for which in (0, 1))
         gaps = [np.mean([np.subtract(a[task], b[task]) for a, b in zip(first, second)], 0) for task in first[0]]
         mean, low, high = stratified_mean(gaps)
-        cells.append(f"{mean:+.3f} [{low:+.3f}, {high:+.3f}]" if np.isfinite(mean) else "-")
-    return cells
+        columns.append(f"{mean:+.3f} [{low:+.3f}, {high:+.3f}]" if np.isfinite(mean) else "-")
+    return columns
 
 
 def header_of_differences(*first: str) -> list[str]:
