@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 from omegaconf import MISSING
 from tqdm import tqdm
@@ -90,7 +91,7 @@ def dataset_path(config: CollectConfig) -> Path:
 
 def _record_missing(config: CollectConfig, paths: list[Path]) -> dict:
     """Records the episodes whose part is not there yet; returns robosuite's environment arguments."""
-    missing = [index for index, path in enumerate(paths) if not path.exists()]
+    missing = [index for index, path in enumerate(paths) if not _whole(path)]
     count = min(config.workers or os.cpu_count() or 1, max(1, len(missing)))
     bar = tqdm(total=len(paths), initial=len(paths) - len(missing), desc=f"collecting {config.env.name}", unit="ep")
     with bar, Workers(_recorder, (config, paths[0].parent), count) as workers:
@@ -99,6 +100,15 @@ def _record_missing(config: CollectConfig, paths: list[Path]) -> dict:
             bar.update(bool(missing))
     assert arguments is not None
     return arguments
+
+
+def _whole(part: Path) -> bool:
+    """Whether a part is there and can be read: what a power failure has damaged is recorded again."""
+    try:
+        h5py.File(part, "r").close()
+    except OSError:
+        return False
+    return True
 
 
 def _recorder(config: CollectConfig, parts: Path) -> Callable[[int | None], dict]:

@@ -63,6 +63,8 @@ def in_look(dataset: Dataset, camera: str, look: str, workers: int | None = None
     It lies beside its source; actions, states and lapses are the same.
     """
     path, shown = dataset.path.with_name(f"{dataset.path.stem}-{camera}-{look}.hdf5"), f"{camera}.{look}"
+    if path.exists():
+        return path
     with exclusive(path):
         if not path.exists():
             size = {shown: dataset.frames_shape(0, camera)[1]}
@@ -74,6 +76,8 @@ def in_look(dataset: Dataset, camera: str, look: str, workers: int | None = None
 def shown(dataset: Dataset, cameras: Sequence[str], fps: int, size: int, workers: int | None = None) -> Path:
     """The dataset whose frames are those of other cameras, rate and size; made once, beside its source."""
     path = dataset.path.with_name(f"{dataset.path.stem}-{'+'.join(cameras)}-{fps}fps-{size}.hdf5")
+    if path.exists():
+        return path
     with exclusive(path):
         if not path.exists():
             config = RenderConfig(str(dataset.path), list(cameras), fps, size, workers)

@@ -23,6 +23,8 @@ class TaskConfig:
     def __post_init__(self) -> None:
         if self.robot not in ROBOTS:
             raise InputError(f"env.robot={self.robot} is unknown: choose from {', '.join(ROBOTS)}")
+        if self.expert_steps < 1:
+            raise InputError(f"env.expert_steps={self.expert_steps} must be at least 1 control step")
 
     @property
     def horizon(self) -> int:

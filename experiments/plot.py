@@ -16,6 +16,7 @@ import numpy as np
 
 from experiments.tables import BASE, BRACKET, Study, paired
 from wvm_rl import cli
+from wvm_rl.errors import InputError
 from wvm_rl.figures import COLUMN, OTHERS, PREDICTED, SHADES, TRUE
 from wvm_rl.files import atomic
 from wvm_rl.stats import crossed_mean, iqm, iqm_difference, recovered, success_interval
@@ -59,7 +60,7 @@ def bars(value: float, low: float, high: float) -> np.ndarray:
 
 def methods(study: Study, folder: Path) -> None:
     """Success by task and method with the critic's values, after the paper's Figure 6."""
-    bc = study.cell("bc", "none")
+    bc = study.baseline
     agents = [agent for agent in dict.fromkeys(study.rows["agent"]) if agent != "bc" and study.cell(agent, "wvm")]
     with drawn(folder, "methods", 2.1 * COLUMN) as axis:
         for number, name in enumerate(["bc", *agents]):
@@ -78,10 +79,10 @@ def methods(study: Study, folder: Path) -> None:
 
 def bracket(study: Study, folder: Path) -> None:
     """Gain of awr over bc by what its values know, over the tasks that have all of them."""
-    bc = study.cell("bc", "none")
+    bc = study.baseline
     cells = {value: cell for value in BRACKET if (cell := study.cell("awr", value))}
     tasks, (base, *grids) = paired(bc, *cells.values())
-    if not tasks:
+    if not (tasks and cells):
         return
     gains = {value: iqm_difference(own, base) for value, own in zip(cells, grids)}
     with drawn(folder, "bracket") as axis:
@@ -158,7 +159,7 @@ def weights(cells: list[dict[str, Any]], folder: Path) -> None:
 
 def gain(study: Study, cells: list[dict[str, Any]], folder: Path) -> None:
     """Gain over bc against how well the method's favour tells progress from lapses, a point a task and cell."""
-    bc = study.cell("bc", "none")
+    bc = study.baseline
     with drawn(folder, "gain") as axis:
         agents = list(dict.fromkeys(cell["agent"] for cell in cells if cell["agent"] != "bc"))
         for cell in cells:
@@ -187,7 +188,10 @@ def main(config: PlotConfig) -> None:
     """Draws everything that the study has runs for."""
     path = Path(config.study).expanduser()
     study = Study(path)
-    cells = json.loads(path.with_suffix(".json").read_text())["cells"]
+    beside = path.with_suffix(".json")
+    if not beside.exists():
+        raise InputError(f"{beside} is missing: `python -m experiments.study run=false` writes it")
+    cells = json.loads(beside.read_text())["cells"]
     cells.sort(key=lambda cell: (study.tasks.index(cell["env"]), cell["agent"] != "bc"))  # as `methods` orders them
     folder = Path(config.out).expanduser() if config.out else path.with_name(f"{path.stem}-figures")
     methods(study, folder)

@@ -21,6 +21,7 @@ from wvm_rl.stats import Estimate, crossed_mean, improvement, iqm, iqm_differenc
 
 SCORE = "success_in_budget"
 BASE = {"recipe": "suboptimal", "episodes": 100, "updates": 3000, "obs": "state", "policy": "flow"}
+NAMED = ("env", "agent", "value", "seed", "initial_state")
 BRACKET = ("shuffled", "clock", "wvm", "oracle")  # values from none to all there is to know
 JUDGED = ("awr", "filtered_bc_percentile", "cfg")  # methods that are to beat bc
 EQUIVALENT = 0.05  # difference that counts as none
@@ -47,6 +48,8 @@ class Study:
             self.rows = pd.read_parquet(path)
         except (OSError, ValueError) as error:
             raise InputError(f"{path}: no rollouts to read; run `python -m experiments.study` first") from error
+        if missing := [name for name in (*BASE, *NAMED, SCORE) if name not in self.rows]:
+            raise InputError(f"{path} lacks column {missing[0]}: name what `python -m experiments.study` wrote")
         self.tasks = [task for task in TASKS if task in set(self.rows["env"])]
 
     def cell(self, agent: str, value: str, **where: object) -> dict[str, np.ndarray]:
@@ -57,6 +60,17 @@ class Study:
             for task in self.tasks
             if len(rows := own[own["env"] == task])
         }
+
+    @property
+    def baseline(self) -> dict[str, np.ndarray]:
+        """The cell of bc, beside which all others stand.
+
+        Raises:
+            InputError: it has no run.
+        """
+        if not (found := self.cell("bc", "none")):
+            raise InputError("the study has no run of bc yet: all others stand beside it")
+        return found
 
     def values(self, agent: str, **where: object) -> list[str]:
         """Value sources that the study has for a method."""
@@ -138,9 +152,7 @@ def bars(study: Study) -> Table:
 
 def tables(study: Study) -> list[Table]:
     """All tables that the study has rollouts for."""
-    bc = study.cell("bc", "none")
-    if not bc:
-        raise InputError("the study has no run of bc yet: all others stand beside it")
+    bc = study.baseline
     agents = [agent for agent in dict.fromkeys(study.rows["agent"]) if agent != "bc"]
     methods = {"bc": bc} | {agent: cell for agent in agents if (cell := study.cell(agent, "wvm"))}
     found = compared("Methods, values of the critic", study, methods, "bc")

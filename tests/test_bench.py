@@ -75,6 +75,8 @@ def test_regressors_know_their_tasks_only():
 def test_names_of_models_are_taken():
     with pytest.raises(InputError, match=r"predictions\.clock has the name of a model"):
         BenchConfig(predictions={"clock": "a.parquet"})
+    with pytest.raises(InputError, match=r"predictions\.theirs=a\.parquet is no file"):
+        BenchConfig(predictions={"theirs": "a.parquet"})
 
 
 def test_the_command_leaves_a_run_folder(tmp_path, capsys, fresh):
@@ -124,6 +126,8 @@ def test_predictions_that_do_not_fit_are_refused(tmp_path, fresh):
     np.testing.assert_allclose(found.value, np.arange(0, 20, 2) / 100)
     for change, message in (
         (lambda table: table.drop(columns="frame"), "lacks column frame: it needs task, clip"),
+        (lambda table: table.assign(frame=table["frame"] + 0.5), "column frame must hold whole numbers"),
+        (lambda table: table.assign(episode=table["episode"].astype(str)), "column episode must hold whole numbers"),
         (lambda table: table[table["episode"] != 2], "has no rows of lift, clip bench, episode 2"),
         (lambda table: table.assign(frame=table["frame"] + 30), r"must differ and lie in 0\.\.39"),
         (lambda table: table.assign(value=np.nan), "not finite"),
@@ -131,6 +135,8 @@ def test_predictions_that_do_not_fit_are_refused(tmp_path, fresh):
     ):
         with pytest.raises(InputError, match=message):
             values(change)
+    with pytest.raises(InputError, match="is no file"):
+        Predictions("theirs", tmp_path)
     (tmp_path / "junk.parquet").write_bytes(b"x")
     with pytest.raises(InputError, match="cannot be read as parquet"):
         Predictions("theirs", tmp_path / "junk.parquet")

@@ -33,6 +33,7 @@ def test_a_killed_collection_resumes_to_the_same_bytes_with_any_number_of_worker
             time.sleep(0.02)
         job.send_signal(signal.SIGKILL)
     assert not path.exists()
+    (first.parent / "000001.hdf5").write_bytes(b"cut short")
     written = first.stat().st_mtime_ns
     seen = []
     original = os.replace

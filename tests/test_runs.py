@@ -76,6 +76,10 @@ def test_a_folder_is_of_one_run_only(tmp_path):
         Run.open(tmp_path, SETTINGS | {"choices": {"agent": "filtered_bc_binary"}}, WandbConfig(), {"values": "one"})
     with pytest.raises(InputError, match="holds a run with input values=one, now it is two"):
         Run.open(tmp_path, SETTINGS, WandbConfig(), {"values": "two"})
+    (tmp_path / "damaged").mkdir()
+    (tmp_path / "damaged" / "config.yaml").write_text("")
+    with pytest.raises(InputError, match=r"config\.yaml is damaged: delete"):
+        Run.open(tmp_path / "damaged", SETTINGS, WandbConfig(), {})
     elsewhere = SETTINGS | {"data": {"root": "elsewhere", "episodes": 5}}  # not the same place, but the same result
     with pytest.raises(KeyboardInterrupt), run.stage("policy"):
         raise KeyboardInterrupt
@@ -100,12 +104,13 @@ def test_the_final_table_names_what_matters(tmp_path, capsys):
 def test_wandb_mirrors_offline(tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_SILENT", "true")
     monkeypatch.setenv("WANDB_DIR", str(tmp_path))
-    run = Run.open(tmp_path / "run", SETTINGS, WandbConfig(mode="offline"), {})
-    run.log("policy", {"step": 1, "loss": 0.5})
-    run.write_rows("episodes.parquet", [{"seed": 0, "rollout": 0, "success": True}])
-    run.finish(SUMMARY)
-    written = list(tmp_path.rglob("run-*.wandb"))
-    assert len(written) == 1 and written[0].stat().st_size > 0
+    runs = [Run.open(tmp_path / name, SETTINGS, WandbConfig(mode="offline"), {}) for name in ("one", "two")]
+    for run in runs:  # of one program
+        run.log("policy", {"step": 1, "loss": 0.5})
+        run.write_rows("episodes.parquet", [{"seed": 0, "rollout": 0, "success": True}])
+        run.finish(SUMMARY)
+        (written,) = run.folder.rglob("run-*.wandb")
+        assert written.stat().st_size > 0
 
 
 def test_unknown_wandb_modes_are_refused():

@@ -95,6 +95,9 @@ def test_tables_are_made_from_rollouts_alone(tmp_path, capsys):
         tables.paired(found, {"lift": np.zeros((2, 10))})
     with pytest.raises(InputError, match=r"none\.parquet: no rollouts to read"):
         tables.Study(tmp_path / "none.parquet")
+    rows.drop(columns="env").to_parquet(tmp_path / "run.parquet")
+    with pytest.raises(InputError, match="lacks column env"):
+        tables.Study(tmp_path / "run.parquet")
 
 
 def test_figures_are_drawn_from_the_studys_files_alone(tmp_path):
@@ -108,6 +111,8 @@ def test_figures_are_drawn_from_the_studys_files_alone(tmp_path):
         {**tables.BASE, "agent": agent, "value": value, "env": env, "favour": favour, "curve": curve}
         for agent, value, env in names
     ]
+    with pytest.raises(InputError, match=r"study\.json is missing"):
+        plot.main(plot.PlotConfig(study=str(path)))
     path.with_suffix(".json").write_text(json.dumps({"cells": cells}))
     plot.main(plot.PlotConfig(study=str(path)))
     for name in ("methods", "bracket", "noise", "curves", "weights", "gain"):

@@ -27,7 +27,7 @@ from wvm_rl.data.clips import MADE, derived
 from wvm_rl.data.episodes import Dataset
 from wvm_rl.data.windows import WindowsConfig, varied
 from wvm_rl.errors import InputError
-from wvm_rl.files import atomic
+from wvm_rl.files import atomic, writable
 from wvm_rl.label import label
 from wvm_rl.pretrain import DataConfig, collections, corpus
 from wvm_rl.runs import Run, WandbConfig
@@ -94,10 +94,13 @@ class BenchConfig:
     workers: int | None = None  # processes that collect; null: one a core
 
     def __post_init__(self) -> None:
+        self.root, self.workers = self.root or self.data.root, self.workers or self.data.workers
         if unknown := [model for model in self.models if model not in MODELS]:
             raise InputError(f"models has unknown {', '.join(unknown)}: choose from {', '.join(MODELS)}")
         if taken := [name for name in self.predictions if name in MODELS]:
             raise InputError(f"predictions.{taken[0]} has the name of a model: give it another")
+        if absent := [name for name, path in self.predictions.items() if not Path(path).expanduser().is_file()]:
+            raise InputError(f"predictions.{absent[0]}={self.predictions[absent[0]]} is no file")
         if not (self.models or self.predictions) or not self.tasks:
             raise InputError("models and tasks must each name at least one")
         if unknown := [task for task in self.tasks if task not in EVERY]:
@@ -107,6 +110,8 @@ class BenchConfig:
             raise InputError(f"models: {', '.join(learned)} learn nothing of {', '.join(foreign)}: leave them out")
         if self.episodes < 4:
             raise InputError(f"episodes={self.episodes} must be at least 4: one of each quality")
+        if self.fps < 1:
+            raise InputError(f"fps={self.fps} must be at least 1 frame a second")
         if self.draws < 1:
             raise InputError(f"draws={self.draws} must be at least 1: leave the model `draws` out to have none")
         if self.horizon_k < 2:
@@ -215,6 +220,8 @@ def main(config: BenchConfig, folder: Path) -> None:
     wvm = WvmConfig(critic=config.critic).source()
     critic = wvm.critic
     fresh = plans(config, config.size or critic.size)
+    if config.export:
+        writable(Path(config.export).expanduser())
     known = collections(replace(config.data, root=config.root, workers=config.workers), critic.fps, critic.size)
     learned = any(name in LEARNED for name in config.models)
     if config.export:

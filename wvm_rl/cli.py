@@ -3,7 +3,8 @@
 import multiprocessing
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -75,6 +76,7 @@ def run(main: Callable[..., Any], config: type, groups: Groups, run_dir: str | N
         output_subdir=None,
     )
     store.store(group="hydra", name="config", node=settings, provider="wvm_rl")
+    sys.argv[1:] = [_addable(argument, config) for argument in sys.argv[1:]]
 
     started = False
 
@@ -87,19 +89,28 @@ def run(main: Callable[..., Any], config: type, groups: Groups, run_dir: str | N
         if multiprocessing.get_start_method(allow_none=True) == "loky":  # of the joblib launcher: unknown to children
             multiprocessing.set_start_method("spawn", force=True)
         try:
+            if unknown := next(_unknown(composed), None):
+                raise InputError(f"unknown key '{unknown}': --help shows all")
             arguments = OmegaConf.to_object(composed)
             main(arguments, folder) if run_dir else main(arguments)
         except (InputError, OmegaConfBaseException) as error:
+            cause = error.__cause__ if isinstance(error.__cause__, InputError) else error
+            if HydraConfig.get().mode == RunMode.MULTIRUN:
+                raise InputError(_line(cause)) from None  # Hydra goes on with the others, and raises it at the end
+            _refuse(cause)
+        finally:
             if run_dir:
                 _remove_empty(folder)  # Hydra made it before the input was looked at
-            _refuse(error.__cause__ if isinstance(error.__cause__, InputError) else error)
 
     OmegaConf.register_new_resolver("digest", digest, replace=True)
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # let errors through to be shown below
     try:
         hydra.main(version_base="1.3", config_path=None, config_name="job")(job)()
-    except (HydraException, OmegaConfBaseException) as error:
+    except (HydraException, OmegaConfBaseException, InputError) as error:
         _refuse(error)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
     except OSError as error:
         if started:
             raise
@@ -113,14 +124,41 @@ def _remove_empty(folder: Path) -> None:
         folder = folder.parent
 
 
+def _addable(argument: str, config: type) -> str:
+    """An argument with the `++` that Hydra asks of new keys, where the job takes any: `predictions.mine=...`."""
+    name, dot, _ = argument.partition(".")
+    return (
+        f"++{argument}"
+        if dot and name in {each.name for each in fields(config) if each.default_factory is dict}
+        else argument
+    )
+
+
+def _unknown(node: Any, prefix: str = "") -> Iterator[str]:
+    """Keys that were added with `+` to settings that have no such key."""
+    kind = OmegaConf.get_type(node)
+    known = {each.name for each in fields(kind)} if is_dataclass(kind) else set(node)
+    for key in node:
+        if key not in known:
+            yield f"{prefix}{key}"
+        elif not OmegaConf.is_missing(node, key) and OmegaConf.is_dict(node[key]):
+            yield from _unknown(node[key], f"{prefix}{key}.")
+
+
 def _refuse(error: BaseException) -> NoReturn:
-    """Prints a bad input as one line, with the keys to choose from if a key was unknown, and exits with status 2."""
+    """Prints a bad input as one line and exits with status 2."""
+    print(f"error: {_line(error)}", file=sys.stderr)
+    sys.exit(2)
+
+
+def _line(error: BaseException) -> str:
+    """What is wrong with the input, in one line, with the keys to choose from if a key was unknown."""
     message = str(error).split("Config search path")[0]
     cause = error.__cause__
     if isinstance(cause, (ConfigAttributeError, ConfigKeyError)) and cause.parent_node is not None:
         keys = [str(key) for key in cause.parent_node if key not in ("defaults", "hydra")]
-        message = f"unknown key '{cause.full_key}': choose one of {', '.join(keys)}"
+        choices = f"choose one of {', '.join(keys)}" if keys else f"write it as {cause.full_key}=..."
+        message = f"unknown key '{cause.full_key}': {choices}"
     elif isinstance(cause, OmegaConfBaseException):
         message += f": {str(cause).splitlines()[0]}"
-    print("error: " + " ".join(message.split()), file=sys.stderr)
-    sys.exit(2)
+    return " ".join(message.split())

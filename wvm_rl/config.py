@@ -16,6 +16,8 @@ from wvm_rl.errors import InputError
 from wvm_rl.runs import WandbConfig
 from wvm_rl.values import VALUES
 
+SEEDS = 2**32  # seeds of random keys are below
+
 
 @dataclass
 class DataConfig:
@@ -33,6 +35,8 @@ class DataConfig:
             raise InputError(f"data.episodes={self.episodes} must be at least 1")
         if self.seed < 0:
             raise InputError(f"data.seed={self.seed} must be at least 0")
+        if self.fps is not None and self.fps < 0:
+            raise InputError(f"data.fps={self.fps} must be at least 0 frames a second")
         if self.workers is not None and self.workers < 1:
             raise InputError(f"data.workers={self.workers} must be at least 1")
 
@@ -59,8 +63,8 @@ class EvaluationConfig:
     def __post_init__(self):
         if self.rollouts < 1:
             raise InputError(f"evaluation.rollouts={self.rollouts} must be at least 1")
-        if self.seed < 0:
-            raise InputError(f"evaluation.seed={self.seed} must be at least 0")
+        if not 0 <= self.seed < SEEDS:
+            raise InputError(f"evaluation.seed={self.seed} must be at least 0 and below 2**32")
         if self.workers is not None and self.workers < 1:
             raise InputError(f"evaluation.workers={self.workers} must be at least 1")
         for name in ("videos", "keep"):
@@ -97,8 +101,15 @@ class TrainConfig:
     seeds: int = 1  # trains seed, seed + 1, ... at once
 
     def __post_init__(self):
-        if self.seed < 0 or self.seeds < 1:
-            raise InputError(f"seed={self.seed} must be at least 0 and seeds={self.seeds} at least 1")
+        if not 0 <= self.seed < self.seed + self.seeds <= SEEDS:
+            raise InputError(
+                f"seed={self.seed} must be at least 0, seeds={self.seeds} at least 1, together up to 2**32"
+            )
+
+    @property
+    def informed(self) -> bool:
+        """Whether values are to tell samples apart: not where the agent reads none, or the null is asked for."""
+        return self.agent.reads_advantage and not self.value.shuffle
 
     @property
     def acting(self) -> Any:

@@ -12,6 +12,7 @@ from envs.tasks import CONTROL_FREQUENCY, TaskConfig
 from envs.video import film, write_video
 from wvm_rl.data.episodes import Episode, write, write_part
 from wvm_rl.data.layout import NO_LAPSES
+from wvm_rl.model.presets import CLIP
 from wvm_rl.values.base import Source
 from wvm_rl.values.wvm import Wvm
 
@@ -30,7 +31,7 @@ def films(folder: Path, task: TaskConfig, source: Source, recordings: dict[int, 
     camera = Camera(size=PIXELS)
     for number, recording in recordings.items():
         curve = None
-        if critic:
+        if critic and len(recording.states) * fps >= CLIP * CONTROL_FREQUENCY:  # else too short to be judged
             seen = film(recording.model_file, recording.states, fps, Camera(critic.camera, critic.size))
             [(curve, _)] = critic.values([(seen, task.instruction)])
         frames = film(recording.model_file, recording.states, fps, camera)
@@ -40,7 +41,10 @@ def films(folder: Path, task: TaskConfig, source: Source, recordings: dict[int, 
 
 
 def as_episodes(path: Path, task: TaskConfig, env_args: dict[str, Any], recordings: dict[int, Recording]) -> None:
-    """Writes recordings as a dataset without frames (`envs.render` adds any); what went wrong in them is not marked."""
+    """Writes recordings as a dataset without frames (`envs.render` adds any).
+
+    What went wrong in them is not marked, so they lack `expert_steps` and value=oracle refuses them.
+    """
     with TemporaryDirectory(dir=path.parent) as folder:
         parts = [Path(folder) / f"{number:06d}.hdf5" for number in recordings]
         for index, (part, recording) in enumerate(zip(parts, recordings.values())):
@@ -62,4 +66,4 @@ def as_episodes(path: Path, task: TaskConfig, env_args: dict[str, Any], recordin
                     model_file=recording.model_file,
                 ),
             )
-        write(path, parts, env_args)
+        write(path, parts, {name: value for name, value in env_args.items() if name != "expert_steps"})

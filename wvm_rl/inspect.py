@@ -119,7 +119,7 @@ def main(config: TrainConfig, folder: Path) -> None:
     samples = prepared(config, collection(config, source), source, stage)
     found = inspected(samples, config.value.horizon_k)
     show(found)
-    if message := warning(found, samples.columns[0]):
+    if message := warning(found, samples.columns[0]) if config.informed else None:
         print(f"warning: {message}", file=sys.stderr)
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "inspect.json", found | {"warning": message})

@@ -105,7 +105,7 @@ def _begin(parts: Path, belongs: dict[str, Any]) -> None:
 
 
 def command(config: LabelConfig) -> None:
-    dataset, source = Dataset(config.dataset), config.value.source()
+    dataset, source = Dataset(Path(config.dataset).expanduser()), config.value.source()
     values = label(dataset, source)
     count = sum(len(value) for value in values)
     print(f"{sidecar.beside(dataset.path, source.name)}: {count} control steps of {len(values)} episodes")

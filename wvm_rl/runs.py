@@ -5,7 +5,7 @@ import html
 import json
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -74,14 +74,19 @@ class Run:
         if wandb.mode != "disabled":
             import wandb as client
 
-            run._mirror = client.init(
-                project=wandb.project,
-                group=wandb.group,
-                mode=wandb.mode,  # type: ignore[arg-type]  # Hydra's configurations have no literals
-                dir=folder,
-                name=folder.name,
-                config=_plain(settings),
-            )
+            try:
+                run._mirror = client.init(
+                    project=wandb.project,
+                    group=wandb.group,
+                    mode=wandb.mode,  # type: ignore[arg-type]  # Hydra's configurations have no literals
+                    dir=folder,
+                    name=folder.name,
+                    config=_plain(settings),
+                    reinit="create_new",  # runs of one program each have their own
+                )
+            except client.Error as error:
+                reason = str(error).splitlines()[0]
+                raise InputError(f"wandb.mode={wandb.mode}: {reason} (or use wandb.mode=offline)") from error
         return run
 
     def stage(self, name: str) -> AbstractContextManager[None]:
@@ -96,7 +101,7 @@ class Run:
         path = self.folder / "metrics.jsonl"
         if stage not in self._logged and path.exists():
             whole = [line for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
-            lines = [json.loads(line) for line in whole]  # a kill may have cut the last one short
+            lines = [_parsed(path, json.loads, line) for line in whole]  # a kill may have cut the last one short
             kept = [line for line in lines if line["stage"] != stage or line["step"] < metrics["step"]]
             with atomic(path) as partial:
                 partial.write_text("".join(json.dumps(line) + "\n" for line in kept))
@@ -171,7 +176,8 @@ def check(folder: Path, settings: dict[str, Any], inputs: dict[str, str]) -> Non
     """
     if not (folder / "config.yaml").exists():
         return
-    before = material(yaml.safe_load((folder / "config.yaml").read_text()))
+    config = folder / "config.yaml"
+    before = material(_parsed(config, yaml.safe_load, config.read_text()))
     now = material(yaml.safe_load(yaml.safe_dump(_plain(settings))))
     before |= {f"input {name}": value for name, value in _read_json(folder / "versions.json").get("inputs", {}).items()}
     now |= {f"input {name}": value for name, value in inputs.items()}
@@ -200,12 +206,17 @@ def read_summary(folder: Path) -> dict[str, Any] | None:
 
 def _read_json(path: Path) -> dict[str, Any]:
     """Content of a run's file, empty if there is none."""
-    if not path.exists():
-        return {}
+    return _parsed(path, json.loads, path.read_text()) if path.exists() else {}
+
+
+def _parsed(path: Path, parse: Callable[[str], Any], text: str) -> dict[str, Any]:
     try:
-        return json.loads(path.read_text())
-    except ValueError as error:
-        raise InputError(f"{path} is damaged: delete {path.parent} and run again") from error
+        content = parse(text)
+    except (ValueError, yaml.YAMLError):
+        content = None
+    if not isinstance(content, dict):
+        raise InputError(f"{path} is damaged: delete {path.parent} and run again")
+    return content
 
 
 def show(summary: dict[str, Any], folder: Path) -> None:

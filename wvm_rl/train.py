@@ -75,8 +75,7 @@ def pipeline(jobs: Sequence[Job], checkpoints: Path) -> list[dict[str, Any]]:
         figures.summary(job.folder / "figures", own.dataset, own.values)
         samples.append(own)
         favours.append(inspected(own, job.config.value.horizon_k))
-        told = job.config.agent.reads_advantage and not job.config.value.shuffle
-        if told and (message := warning(favours[-1], own.columns[0])):
+        if job.config.informed and (message := warning(favours[-1], own.columns[0])):
             print(f"warning: {job.folder}: {message}", file=sys.stderr)
     ends = np.cumsum([0, *(len(job.seeds) for job in jobs)])
     parts = [slice(*ends[number : number + 2]) for number in range(len(jobs))]  # of all policies, by job

@@ -29,6 +29,8 @@ MADE: dict[str, Callable[[np.ndarray, float, np.random.Generator], np.ndarray]] 
 def derived(dataset: Dataset, clip: str, camera: str) -> Dataset:
     """The dataset of a clip of MADE for every successful expert episode, beside its source; made once."""
     path = dataset.path.with_name(f"{dataset.path.stem}-{camera}-{clip}.hdf5")
+    if path.exists():
+        return Dataset(path)
     with exclusive(path):
         if not path.exists():
             with TemporaryDirectory(dir=path.parent) as folder:

@@ -21,14 +21,18 @@ from wvm_rl.values.base import ValueConfig, Values
 
 SLACK = 0.1  # by which a value may lie outside [0,1]; it is clipped
 COLUMNS = ("task", "clip", "episode", "frame", "value")
+NUMBERS = ("episode", "frame", "episode_index", "frame_index")
 
 
 def _table(path: Path, columns: Sequence[str], value: str) -> pd.DataFrame:
     """The columns of a parquet file; empty values are left to the caller, others must be finite.
 
     Raises:
-        InputError: no such file, a column is missing, or a value is infinite or no number.
+        InputError: no such file, a column is missing, a value is infinite or no number, or the number of an episode or
+            frame is not whole.
     """
+    if not path.is_file():
+        raise InputError(f"{path} is no file: name a parquet file")
     try:
         table = pd.read_parquet(path)
     except (OSError, ValueError) as error:
@@ -37,6 +41,11 @@ def _table(path: Path, columns: Sequence[str], value: str) -> pd.DataFrame:
         raise InputError(f"{path} lacks column {missing[0]}: it needs {', '.join(columns)}")
     if not pd.api.types.is_numeric_dtype(table[value]) or np.isinf(table[value].to_numpy(float)).any():
         raise InputError(f"{path}: column {value} has values that are not finite numbers: remove those rows")
+    for column in (name for name in columns if name in NUMBERS):
+        numbers = table[column].to_numpy() if pd.api.types.is_numeric_dtype(table[column]) else np.array([np.nan])
+        if not (np.isfinite(numbers) & (numbers == np.round(numbers))).all():
+            raise InputError(f"{path}: column {column} must hold whole numbers, counted from 0")
+        table[column] = numbers.astype(np.int64)
     return table
 
 

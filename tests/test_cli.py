@@ -1,0 +1,58 @@
+"""The command line: keys of open mappings, sweeps with a refused job, interruption."""
+
+import sys
+from dataclasses import dataclass, field
+
+import pytest
+
+from wvm_rl import cli
+from wvm_rl.errors import InputError
+
+
+@dataclass
+class Job:
+    """A job of one number, and names of files."""
+
+    files: dict[str, str] = field(default_factory=dict)
+    count: int = 1
+
+
+@pytest.fixture
+def command(tmp_path, monkeypatch):
+    """Runs a command line; returns the jobs that it gave, and the status that it ended with."""
+
+    def run(*arguments, refused=None):
+        given = []
+
+        def main(job):
+            if job.count == refused:
+                raise InputError(f"count={job.count} is refused")
+            if job.count < 0:
+                raise KeyboardInterrupt
+            given.append(job)
+
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "argv", ["job", *arguments])
+        try:
+            cli.run(main, Job, {})
+        except SystemExit as end:
+            return given, end.code
+        return given, 0
+
+    return run
+
+
+def test_a_mapping_takes_new_keys(command, capsys):
+    assert command("files.mine=a.parquet", "count=2") == ([Job({"mine": "a.parquet"}, 2)], 0)
+    assert command("+other=1") == ([], 2)
+    assert capsys.readouterr().err == "error: unknown key 'other': --help shows all\n"
+
+
+def test_a_refused_job_of_a_sweep_leaves_the_others(command, capsys):
+    given, status = command("-m", "count=1,2,3", refused=2)
+    assert [job.count for job in given] == [1, 3] and status == 2
+    assert "error: count=2 is refused\n" in capsys.readouterr().err
+
+
+def test_an_interruption_is_one_line(command, capsys):
+    assert command("count=-1") == ([], 130) and capsys.readouterr().err == "interrupted\n"
