@@ -320,7 +320,13 @@ def test_a_critic_goes_on_learning_with_its_vae_as_it_is(tmp_path):
         assert params.keys() == first.part(part).keys()
         for name, value in first.part(part).items():
             np.testing.assert_array_equal(params[name], value)
-    assert statistics == first.config.latents and first.fingerprint in given.described(0)
+    assert statistics == first.config.latents and first.fingerprint in given.described(config.wvm)
+    histogram = replace(config.wvm, value=replace(config.wvm.value, head="hl_gaussian"))
+    assert given.fingerprint(histogram) == given.fingerprint(config.wvm)
+    other = given.params(WorldValueModel(histogram), 0, None)
+    assert other["value.head.proj_out.bias"].shape == (51,)
+    for name in first.part("wvm").keys() - {name for name in other if name.startswith("value.head.")}:
+        np.testing.assert_array_equal(other[name], first.part("wvm")[name])
     assert Stages(config, corpus(), tmp_path).model_meta != Stages(stages(), corpus(), tmp_path).model_meta
     for refused, message in (
         (lambda: given.fingerprint(replace(config.wvm, fps=9.0)), "its model has fps="),

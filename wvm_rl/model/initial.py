@@ -19,15 +19,18 @@ from wvm_rl.model.weights import Params, Target
 from wvm_rl.model.wvm import WorldValueModel
 
 VIDEO, VALUE = "video.", "value."
+HEAD = "value.head."
 
 
 @dataclass
 class PretrainedConfig:
-    """Weights to start from."""
+    """Weights to start from; a value head other than the critic's starts at random."""
 
     path: str | None = None  # folder of Wan2.2-TI2V-5B with transformer/ and vae/, as diffusers has it; null: none
     value: str = "random"  # the value stream starts at random | interpolated from the video stream's weights
-    critic: str | None = None  # a shipped critic or the folder of one: its VAE stays as it is, its streams train on
+    critic: str | None = (
+        None  # a shipped critic or the folder of one: its VAE stays, its streams train on
+    )
 
     def __post_init__(self) -> None:
         if self.value not in ("random", "interpolated"):
@@ -42,12 +45,14 @@ class PretrainedConfig:
         """Whether VAE and video stream have learned already."""
         return self.critic is not None or self.path is not None
 
-    def described(self, rank: int) -> str:
-        """The start in words, for a model card; `rank` of the video stream's updates, 0: all of it trained."""
+    def described(self, config: WvmConfig) -> str:
+        """The start of a model in words, for its card."""
         if self.critic is not None:
-            return f"those of critic {self._critic.fingerprint}, whose VAE was used as it is"
+            head = "" if self._same_head(config) else " but for the value head, which was drawn at random"
+            return f"those of critic {self._critic.fingerprint}{head}; its VAE was used as it is"
         if self.path is None:
             return "drawn at random"
+        rank = config.transformer.lora_rank
         updates = f", which only updates of rank {rank} changed" if rank else ""
         value = "drawn at random" if self.value == "random" else "interpolated from it"
         return f"video stream of {Path(self.path).expanduser().resolve().name}{updates}; value stream {value}"
@@ -62,7 +67,7 @@ class PretrainedConfig:
             own, wanted = self._critic.config.model.shaping(), config.shaping()
             modules = tuple(name for name in wanted if isinstance(wanted[name], dict))
             for name in modules:
-                _compare(self.critic, name, own[name], wanted[name])
+                _compare(self.critic, name, own[name], wanted[name], ("head",) if name == "value" else ())
             _compare(self.critic, "model", own, wanted, modules)
             return {"vae": self._critic.fingerprint}  # the one fingerprint of all its weights
         if self.path is None:
@@ -96,7 +101,10 @@ class PretrainedConfig:
         if self.critic is not None:
             shapes = model.graph.shapes
             streams = _floats(self._critic.part("wvm"))
-            return {name: jax.device_put(streams[name], target and target(name, shapes[name])) for name in shapes}
+            fresh = {name for name in shapes if name.startswith(HEAD) and not self._same_head(model.config)}
+            kept = shapes.keys() - fresh
+            given = {name: jax.device_put(streams[name], target and target(name, shapes[name])) for name in kept}
+            return given | (model.graph.init(seed, target, fresh) if fresh else {})
         if self.path is None:
             return model.graph.init(seed, target)
 
@@ -114,6 +122,9 @@ class PretrainedConfig:
                     resize = jax.jit(partial(interpolated, shape=shapes[name], kernel=kernel), out_shardings=layout)
                     given[name] = resize(given[VIDEO + name.removeprefix(VALUE)])
         return given | model.graph.init(seed, target, model.graph.shapes.keys() - given.keys())
+
+    def _same_head(self, config: WvmConfig) -> bool:
+        return self._critic.config.model.value.head == config.value.head
 
     @cached_property
     def _critic(self) -> Critic:
