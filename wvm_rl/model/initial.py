@@ -28,9 +28,7 @@ class PretrainedConfig:
 
     path: str | None = None  # folder of Wan2.2-TI2V-5B with transformer/ and vae/, as diffusers has it; null: none
     value: str = "random"  # the value stream starts at random | interpolated from the video stream's weights
-    critic: str | None = (
-        None  # a shipped critic or the folder of one: its VAE stays, its streams train on
-    )
+    critic: str | None = None  # a shipped critic or the folder of one: its VAE stays, its streams train on
 
     def __post_init__(self) -> None:
         if self.value not in ("random", "interpolated"):
