@@ -21,6 +21,8 @@ from agents.policies.base import Batch, Constant, Params, PolicyConfig, Spec
 from wvm_rl import checkpoint
 from wvm_rl.errors import InputError
 
+SEEDS = 2**32  # those of random keys are below
+
 BATCHINGS = ("auto", "vmap", "map")
 
 
@@ -96,8 +98,8 @@ def train(
     Raises:
         InputError: columns that do not fit the data, a foreign checkpoint, or a loss that is not finite.
     """
-    if not seeds or not all(0 <= seed < 2**32 for seed in seeds):
-        raise InputError(f"seeds={list(seeds)} must be numbers between 0 and 2^32 - 1, at least one")
+    if not seeds or not all(0 <= seed < SEEDS for seed in seeds):
+        raise InputError(f"seeds={list(seeds)} must be numbers between 0 and 2**32 - 1, at least one")
     if len(columns) != len(seeds):
         raise InputError(f"columns of {len(columns)} seeds do not fit {len(seeds)} seeds: give one a seed")
     fitted = [fitting(each, len(data.end)) for each in columns]

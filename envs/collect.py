@@ -103,7 +103,7 @@ def _record_missing(config: CollectConfig, paths: list[Path]) -> dict:
 
 
 def _whole(part: Path) -> bool:
-    """Whether a part is there and can be read: what a power failure has damaged is recorded again."""
+    """Whether a part is there and can be opened: one that was cut short is recorded again."""
     try:
         h5py.File(part, "r").close()
     except OSError:

@@ -17,7 +17,7 @@ from envs.workers import Workers
 from wvm_rl.cli import run
 from wvm_rl.data.episodes import Dataset, write_frames
 from wvm_rl.errors import InputError
-from wvm_rl.files import atomic, exclusive
+from wvm_rl.files import atomic, once
 
 
 @dataclass
@@ -63,30 +63,25 @@ def in_look(dataset: Dataset, camera: str, look: str, workers: int | None = None
     It lies beside its source; actions, states and lapses are the same.
     """
     path, shown = dataset.path.with_name(f"{dataset.path.stem}-{camera}-{look}.hdf5"), f"{camera}.{look}"
-    if path.exists():
-        return path
-    with exclusive(path):
-        if not path.exists():
-            size = {shown: dataset.frames_shape(0, camera)[1]}
-            jobs = [Job(index, dataset.name(index), size, dataset.frame_steps(index)) for index in range(len(dataset))]
-            _write(dataset.path, path, jobs, workers, {shown: camera})
-    return path
+
+    def make() -> None:
+        size = {shown: dataset.frames_shape(0, camera)[1]}
+        jobs = [Job(index, dataset.name(index), size, dataset.frame_steps(index)) for index in range(len(dataset))]
+        _write(dataset.path, path, jobs, workers, {shown: camera})
+
+    return once(path, make)
 
 
 def shown(dataset: Dataset, cameras: Sequence[str], fps: int, size: int, workers: int | None = None) -> Path:
     """The dataset whose frames are those of other cameras, rate and size; made once, beside its source."""
     path = dataset.path.with_name(f"{dataset.path.stem}-{'+'.join(cameras)}-{fps}fps-{size}.hdf5")
-    if path.exists():
-        return path
-    with exclusive(path):
-        if not path.exists():
-            config = RenderConfig(str(dataset.path), list(cameras), fps, size, workers)
-            jobs = [
-                replace(_job(dataset, index, config), sizes=dict.fromkeys(cameras, size))
-                for index in range(len(dataset))
-            ]
-            _write(dataset.path, path, jobs, workers, {})
-    return path
+
+    def make() -> None:
+        config, sizes = RenderConfig(str(dataset.path), list(cameras), fps, size, workers), dict.fromkeys(cameras, size)
+        jobs = [replace(_job(dataset, index, config), sizes=sizes) for index in range(len(dataset))]
+        _write(dataset.path, path, jobs, workers, {})
+
+    return once(path, make)
 
 
 def _write(path: Path, target_path: Path, jobs: list["Job"], processes: int | None, names: dict[str, str]) -> None:

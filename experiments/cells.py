@@ -99,7 +99,8 @@ def differences(pairs: Iterable[tuple[Cell, Cell]]) -> list[str]:
         first, second = ([each[which]["trajectories"][score] for each in both] for which in (0, 1))
         gaps = [np.mean([np.subtract(a[task], b[task]) for a, b in zip(first, second)], 0) for task in first[0]]
         mean, low, high = stratified_mean(gaps)
-        columns.append(f"{mean:+.3f} [{low:+.3f}, {high:+.3f}]" if np.isfinite(mean) else "-")
+        ends = f" [{low:+.3f}, {high:+.3f}]" if np.isfinite(low) else ""
+        columns.append(f"{mean:+.3f}{ends}" if np.isfinite(mean) else "-")
     return columns
 
 

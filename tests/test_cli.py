@@ -21,12 +21,14 @@ class Job:
 def command(tmp_path, monkeypatch):
     """Runs a command line; returns the jobs that it gave, and the status that it ended with."""
 
-    def run(*arguments, refused=None):
+    def run(*arguments, refused=()):
         given = []
 
         def main(job):
-            if job.count == refused:
+            if job.count in refused:
                 raise InputError(f"count={job.count} is refused")
+            if job.count == 0:
+                raise TypeError("a bug")
             if job.count < 0:
                 raise KeyboardInterrupt
             given.append(job)
@@ -49,9 +51,11 @@ def test_a_mapping_takes_new_keys(command, capsys):
 
 
 def test_a_refused_job_of_a_sweep_leaves_the_others(command, capsys):
-    given, status = command("-m", "count=1,2,3", refused=2)
-    assert [job.count for job in given] == [1, 3] and status == 2
-    assert "error: count=2 is refused\n" in capsys.readouterr().err
+    given, status = command("-m", "count=1,2,3,0,4", refused=(2, 3))
+    assert [job.count for job in given] == [1, 4] and status == 2
+    out, error = capsys.readouterr()
+    assert "# job 2 is refused: count=3 is refused\n" in out
+    assert "error: count=2 is refused\n" in error and "TypeError: a bug" in error
 
 
 def test_an_interruption_is_one_line(command, capsys):

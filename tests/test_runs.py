@@ -77,6 +77,9 @@ def test_a_folder_is_of_one_run_only(tmp_path):
     with pytest.raises(InputError, match="holds a run with input values=one, now it is two"):
         Run.open(tmp_path, SETTINGS, WandbConfig(), {"values": "two"})
     (tmp_path / "damaged").mkdir()
+    (tmp_path / "damaged" / "summary.json").write_bytes(b"\xff\x00")
+    with pytest.raises(InputError, match=r"summary\.json is damaged: delete"):
+        read_summary(tmp_path / "damaged")
     (tmp_path / "damaged" / "config.yaml").write_text("")
     with pytest.raises(InputError, match=r"config\.yaml is damaged: delete"):
         Run.open(tmp_path / "damaged", SETTINGS, WandbConfig(), {})

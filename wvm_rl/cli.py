@@ -3,7 +3,9 @@
 import multiprocessing
 import os
 import sys
+import traceback
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -84,7 +86,8 @@ def run(main: Callable[..., Any], config: type, groups: Groups, run_dir: str | N
         nonlocal started
         started = True
         folder = Path(HydraConfig.get().runtime.output_dir)
-        if HydraConfig.get().mode == RunMode.MULTIRUN:
+        many = HydraConfig.get().mode == RunMode.MULTIRUN
+        if many:
             print(f"# job {HydraConfig.get().job.num}: {' '.join(HydraConfig.get().overrides.task)}", flush=True)
         if multiprocessing.get_start_method(allow_none=True) == "loky":  # of the joblib launcher: unknown to children
             multiprocessing.set_start_method("spawn", force=True)
@@ -95,12 +98,17 @@ def run(main: Callable[..., Any], config: type, groups: Groups, run_dir: str | N
             main(arguments, folder) if run_dir else main(arguments)
         except (InputError, OmegaConfBaseException) as error:
             cause = error.__cause__ if isinstance(error.__cause__, InputError) else error
-            if HydraConfig.get().mode == RunMode.MULTIRUN:
-                raise InputError(_line(cause)) from None  # Hydra goes on with the others, and raises it at the end
-            _refuse(cause)
+            if not many:
+                _refuse(cause)
+            print(f"# job {HydraConfig.get().job.num} is refused: {_line(cause)}", flush=True)
+            raise InputError(_line(cause)) from None  # Hydra goes on with the others, and raises the first at the end
+        except Exception:
+            if many:
+                traceback.print_exc()  # Hydra forgets it if it is not the first
+            raise
         finally:
             if run_dir:
-                _remove_empty(folder)  # Hydra made it before the input was looked at
+                _remove_empty(folder, parents=not many)  # Hydra made it before the input was looked at
 
     OmegaConf.register_new_resolver("digest", digest, replace=True)
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # let errors through to be shown below
@@ -117,21 +125,21 @@ def run(main: Callable[..., Any], config: type, groups: Groups, run_dir: str | N
         _refuse(InputError(f"the run folder {error.filename} cannot be made: {error.strerror}"))
 
 
-def _remove_empty(folder: Path) -> None:
-    """Removes a folder and those above it, below the working folder, as far as they are empty."""
-    while folder.is_dir() and folder != Path.cwd() and not any(folder.iterdir()):
-        folder.rmdir()
-        folder = folder.parent
+def _remove_empty(folder: Path, parents: bool) -> None:
+    """Removes a folder, and if `parents` those above it, below the working folder, as far as they are empty."""
+    with suppress(OSError):  # it is not empty, or gone
+        while folder != Path.cwd():
+            folder.rmdir()
+            if not parents:
+                break
+            folder = folder.parent
 
 
 def _addable(argument: str, config: type) -> str:
     """An argument with the `++` that Hydra asks of new keys, where the job takes any: `predictions.mine=...`."""
     name, dot, _ = argument.partition(".")
-    return (
-        f"++{argument}"
-        if dot and name in {each.name for each in fields(config) if each.default_factory is dict}
-        else argument
-    )
+    opened = {each.name for each in fields(config) if each.default_factory is dict}
+    return f"++{argument}" if dot and name in opened else argument
 
 
 def _unknown(node: Any, prefix: str = "") -> Iterator[str]:
@@ -157,7 +165,7 @@ def _line(error: BaseException) -> str:
     cause = error.__cause__
     if isinstance(cause, (ConfigAttributeError, ConfigKeyError)) and cause.parent_node is not None:
         keys = [str(key) for key in cause.parent_node if key not in ("defaults", "hydra")]
-        choices = f"choose one of {', '.join(keys)}" if keys else f"write it as {cause.full_key}=..."
+        choices = f"choose one of {', '.join(keys)}" if keys else f"write it as ++{cause.full_key}=..."
         message = f"unknown key '{cause.full_key}': {choices}"
     elif isinstance(cause, OmegaConfBaseException):
         message += f": {str(cause).splitlines()[0]}"

@@ -7,7 +7,7 @@ from omegaconf import MISSING
 
 from agents import AGENTS, POLICIES
 from agents.policies.seeing import Seeing
-from agents.trainer import TrainerConfig
+from agents.trainer import SEEDS, TrainerConfig
 from envs.observations import OBSERVATIONS
 from envs.recipes import RECIPES, RecipeConfig
 from envs.tasks import EVERY
@@ -15,8 +15,6 @@ from wvm_rl import cli
 from wvm_rl.errors import InputError
 from wvm_rl.runs import WandbConfig
 from wvm_rl.values import VALUES
-
-SEEDS = 2**32  # seeds of random keys are below
 
 
 @dataclass

@@ -5,7 +5,7 @@ import os
 import shutil
 import sys
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -74,3 +74,16 @@ def exclusive(path: Path) -> Iterator[None]:
             print(f"waiting for another process that works on {path}", file=sys.stderr, flush=True)
             fcntl.flock(lock, fcntl.LOCK_EX)
         yield
+
+
+def once(path: Path, make: Callable[[], object]) -> Path:
+    """Returns `path`, which `make` writes unless it is there; a second process waits for the first.
+
+    Raises:
+        InputError: it is not there, and its folder cannot be written to.
+    """
+    if not path.exists():
+        with exclusive(path):
+            if not path.exists():
+                make()
+    return path

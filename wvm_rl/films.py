@@ -31,9 +31,10 @@ def films(folder: Path, task: TaskConfig, source: Source, recordings: dict[int, 
     camera = Camera(size=PIXELS)
     for number, recording in recordings.items():
         curve = None
-        if critic and len(recording.states) * fps >= CLIP * CONTROL_FREQUENCY:  # else too short to be judged
+        if critic:
             seen = film(recording.model_file, recording.states, fps, Camera(critic.camera, critic.size))
-            [(curve, _)] = critic.values([(seen, task.instruction)])
+            if len(seen) >= CLIP:  # else it is too short to be judged
+                [(curve, _)] = critic.values([(seen, task.instruction)])
         frames = film(recording.model_file, recording.states, fps, camera)
         outcome = "success" if recording.success else "failure"
         seconds = len(recording.states) / CONTROL_FREQUENCY

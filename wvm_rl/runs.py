@@ -85,7 +85,7 @@ class Run:
                     reinit="create_new",  # runs of one program each have their own
                 )
             except client.Error as error:
-                reason = str(error).splitlines()[0]
+                reason = " ".join(str(error).split()) or type(error).__name__
                 raise InputError(f"wandb.mode={wandb.mode}: {reason} (or use wandb.mode=offline)") from error
         return run
 
@@ -100,7 +100,7 @@ class Run:
         """
         path = self.folder / "metrics.jsonl"
         if stage not in self._logged and path.exists():
-            whole = [line for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
+            whole = [line for line in path.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")]
             lines = [_parsed(path, json.loads, line) for line in whole]  # a kill may have cut the last one short
             kept = [line for line in lines if line["stage"] != stage or line["step"] < metrics["step"]]
             with atomic(path) as partial:
@@ -177,7 +177,7 @@ def check(folder: Path, settings: dict[str, Any], inputs: dict[str, str]) -> Non
     if not (folder / "config.yaml").exists():
         return
     config = folder / "config.yaml"
-    before = material(_parsed(config, yaml.safe_load, config.read_text()))
+    before = material(_parsed(config, yaml.safe_load, config.read_bytes()))
     now = material(yaml.safe_load(yaml.safe_dump(_plain(settings))))
     before |= {f"input {name}": value for name, value in _read_json(folder / "versions.json").get("inputs", {}).items()}
     now |= {f"input {name}": value for name, value in inputs.items()}
@@ -206,17 +206,17 @@ def read_summary(folder: Path) -> dict[str, Any] | None:
 
 def _read_json(path: Path) -> dict[str, Any]:
     """Content of a run's file, empty if there is none."""
-    return _parsed(path, json.loads, path.read_text()) if path.exists() else {}
+    return _parsed(path, json.loads, path.read_bytes()) if path.exists() else {}
 
 
-def _parsed(path: Path, parse: Callable[[str], Any], text: str) -> dict[str, Any]:
+def _parsed(path: Path, parse: Callable[[bytes], Any], content: bytes) -> dict[str, Any]:
     try:
-        content = parse(text)
+        parsed = parse(content)
     except (ValueError, yaml.YAMLError):
-        content = None
-    if not isinstance(content, dict):
+        parsed = None
+    if not isinstance(parsed, dict):
         raise InputError(f"{path} is damaged: delete {path.parent} and run again")
-    return content
+    return parsed
 
 
 def show(summary: dict[str, Any], folder: Path) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 
 from wvm_rl.data.episodes import Dataset, Episode, write, write_part
 from wvm_rl.data.layout import NO_LAPSES
-from wvm_rl.files import exclusive
+from wvm_rl.files import once
 
 FROZEN_SECONDS = 5.0
 
@@ -29,14 +29,13 @@ MADE: dict[str, Callable[[np.ndarray, float, np.random.Generator], np.ndarray]] 
 def derived(dataset: Dataset, clip: str, camera: str) -> Dataset:
     """The dataset of a clip of MADE for every successful expert episode, beside its source; made once."""
     path = dataset.path.with_name(f"{dataset.path.stem}-{camera}-{clip}.hdf5")
-    if path.exists():
-        return Dataset(path)
-    with exclusive(path):
-        if not path.exists():
-            with TemporaryDirectory(dir=path.parent) as folder:
-                parts = [_part(Path(folder), episode) for episode in _episodes(dataset, clip, camera)]
-                write(path, parts, dataset.env_args)
-    return Dataset(path)
+
+    def make() -> None:
+        with TemporaryDirectory(dir=path.parent) as folder:
+            parts = [_part(Path(folder), episode) for episode in _episodes(dataset, clip, camera)]
+            write(path, parts, dataset.env_args)
+
+    return Dataset(once(path, make))
 
 
 def _part(folder: Path, episode: Episode) -> Path:

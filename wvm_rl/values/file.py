@@ -42,8 +42,10 @@ def _table(path: Path, columns: Sequence[str], value: str) -> pd.DataFrame:
     if not pd.api.types.is_numeric_dtype(table[value]) or np.isinf(table[value].to_numpy(float)).any():
         raise InputError(f"{path}: column {value} has values that are not finite numbers: remove those rows")
     for column in (name for name in columns if name in NUMBERS):
-        numbers = table[column].to_numpy() if pd.api.types.is_numeric_dtype(table[column]) else np.array([np.nan])
-        if not (np.isfinite(numbers) & (numbers == np.round(numbers))).all():
+        kind = pd.api.types
+        number = kind.is_numeric_dtype(table[column]) and not kind.is_bool_dtype(table[column])
+        numbers = table[column].to_numpy(float, na_value=np.nan) if number else np.array([np.nan])
+        if not ((np.abs(numbers) < 2**53) & (numbers == np.round(numbers))).all():
             raise InputError(f"{path}: column {column} must hold whole numbers, counted from 0")
         table[column] = numbers.astype(np.int64)
     return table
@@ -85,7 +87,7 @@ class Progress:
     """Values of one dataset's episodes from a file.
 
     Raises:
-        InputError: no such file, a column is missing, or a value is infinite.
+        InputError: no such file, a column is missing, a value is infinite, or a number of an episode is not whole.
     """
 
     name = "file"
@@ -118,7 +120,7 @@ class Predictions:
     """The values of one task's clips in a file; `part` is made for each.
 
     Raises:
-        InputError: no such file, a column is missing, or a value is not finite.
+        InputError: no such file, a column is missing, a value is not finite, or a number of an episode is not whole.
     """
 
     def __init__(self, name: str, path: Path | str):
