@@ -10,6 +10,7 @@ from tests.synthetic import Brightness, dataset, episode
 from wvm_rl import bench
 from wvm_rl.bench import BenchConfig
 from wvm_rl.errors import InputError
+from wvm_rl.pretrain import DataConfig
 from wvm_rl.scores import pooled
 from wvm_rl.values.file import Predictions
 from wvm_rl.values.wvm import Wvm, WvmConfig
@@ -72,9 +73,10 @@ def test_regressors_know_their_tasks_only():
     assert BenchConfig(models=["wvm", "clock"], tasks=["door"]).tasks == ["door"]
 
 
-def test_names_of_models_are_taken():
+def test_places_and_names_are_checked():
     with pytest.raises(InputError, match=r"predictions\.clock has the name of a model"):
         BenchConfig(predictions={"clock": "a.parquet"})
+    assert BenchConfig(data=DataConfig(root="elsewhere")).root == "elsewhere"
     with pytest.raises(InputError, match=r"predictions\.theirs=a\.parquet is no file"):
         BenchConfig(predictions={"theirs": "a.parquet"})
 

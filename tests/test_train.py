@@ -77,7 +77,10 @@ def test_run_folder_holds_everything(root, tmp_path, capsys, monkeypatch):
         assert (folder / name).exists(), name
     assert list(folder.glob("wandb/offline-run-*"))
     assert "success" in capsys.readouterr().out
-    (rollout,) = Dataset(folder / "rollouts.hdf5")
+    kept = Dataset(folder / "rollouts.hdf5")
+    (rollout,) = kept
+    with pytest.raises(InputError, match="value=oracle needs `expert_steps` and recorded lapses"):
+        next(VALUES["oracle"]().source().values(kept))  # nobody recorded what went wrong
     assert (len(rollout), rollout.success) == (rows["steps"][0], rows["success"][0]) and len(rollout.obs) > 5
     assert rollout.states.shape[0] == len(rollout) and rollout.instruction == TASKS["lift"]().instruction
 
