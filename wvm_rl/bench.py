@@ -221,14 +221,14 @@ def main(config: BenchConfig, folder: Path) -> None:
     critic = wvm.critic
     fresh = plans(config, config.size or critic.size)
     if config.export:
-        writable(Path(config.export).expanduser())
+        target = Path(config.export).expanduser()
+        writable(target)  # before anything is collected
+        datasets = clips(config, fresh, critic.camera)
+        export(target, datasets, critic.camera)
+        print(f"{sum(map(len, datasets.values()))} videos in {target}")
+        return
     known = collections(replace(config.data, root=config.root, workers=config.workers), critic.fps, critic.size)
     learned = any(name in LEARNED for name in config.models)
-    if config.export:
-        datasets = clips(config, fresh, critic.camera)
-        export(Path(config.export).expanduser(), datasets, critic.camera)
-        print(f"{sum(map(len, datasets.values()))} videos in {config.export}")
-        return
     names = [dataset_path(plan).name for plan in [*fresh.values(), *(known if learned else [])]]
     run = Run.open(folder, asdict(config), config.wandb, {"critic": wvm.fingerprint, "episodes": ", ".join(names)})
     with run.stage("episodes"):
