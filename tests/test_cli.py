@@ -36,7 +36,7 @@ def command(tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)
         monkeypatch.setattr(sys, "argv", ["job", *arguments])
         try:
-            cli.run(main, Job, {})
+            cli.run(main, Job, {"kind": {"plain": Job}})
         except SystemExit as end:
             return given, end.code
         return given, 0
@@ -60,3 +60,8 @@ def test_a_refused_job_of_a_sweep_leaves_the_others(command, capsys):
 
 def test_an_interruption_is_one_line(command, capsys):
     assert command("count=-1") == ([], 130) and capsys.readouterr().err == "interrupted\n"
+
+
+def test_a_group_is_never_null(command, capsys):
+    assert command("kind=plain,null", "-m") == ([], 2)
+    assert capsys.readouterr().err == "error: kind=plain,null: a group is never null, choose from plain\n"

@@ -3,6 +3,7 @@
 import json
 import os
 import runpy
+import shutil
 import subprocess
 import sys
 import time
@@ -304,3 +305,11 @@ def test_a_cell_runs_in_a_process_of_hydras_launchers(launcher, root, tmp_path):
     error = process.communicate()[1]
     assert process.returncode == 0, error
     assert len(list(tmp_path.glob("runs/*/summary.json"))) == 1
+
+
+@pytest.mark.skipif(shutil.which("srun") is not None, reason="Slurm is here")
+def test_of_hydras_launchers_slurms_ends_with_one_line_where_there_is_none(tmp_path):
+    pytest.importorskip("hydra_plugins.hydra_submitit_launcher", reason="requirements-launchers.txt")
+    process = start("-m", "hydra/launcher=submitit_slurm", "seed=0,1", folder=tmp_path)
+    error = process.communicate()[1]
+    assert process.returncode == 2 and error.startswith("error: ") and error.count("\n") == 1
