@@ -43,6 +43,7 @@ class Cells:
     name: str
     results: Path = RESULTS
     runs: Path = Path("runs")
+    always: tuple[str, ...] = ("reading.prefixes=0", "reading.smooth=0")  # of every training: the paper's reading
 
     def __call__(self, cell: str, training: list[str], scoring: list[str], run: bool = True) -> Cell | None:
         """Scores of a cell, pooled and by trajectory, with its critic's fingerprint, the commit and its settings.
@@ -61,7 +62,7 @@ class Cells:
             return None
         critic = self.runs / self.name / f"{cell}-{_digest(training)}"
         if not (critic / "config.json").exists():
-            run_module("wvm_rl.pretrain", *training, f"out={critic}")
+            run_module("wvm_rl.pretrain", *training, *self.always, f"out={critic}")
         folder = critic.with_name(f"{critic.name}-bench-{_digest(scoring)}")
         if not (folder / "bench.json").exists():
             run_module("wvm_rl.bench", "models=[wvm]", *scoring, f"critic={critic}", f"hydra.run.dir={folder}")

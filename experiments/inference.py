@@ -1,8 +1,9 @@
 """What the critic's way of reading values is worth: `python -m experiments.inference critic=tiny`.
 
 PAPER.md section 3 reads a chunk with one Euler step from the mode of the noise, gives it the running mean of earlier
-predictions as prefix (0 at first), and averages the predictions of overlapping chunks. Each variant changes one of
-these and is scored on the benchmark's episodes, all from the same latents. Writes
+predictions as prefix (0 at first), and averages the predictions of overlapping chunks. Each variant changes some of
+these, whatever reading the critic asks for, and is scored on the benchmark's episodes, all from the same latents.
+`both` is `wvm_rl.model.inference.mixed`. Writes
 `experiments/results/inference.md`.
 """
 
@@ -25,7 +26,7 @@ from wvm_rl.errors import InputError
 from wvm_rl.files import atomic
 from wvm_rl.label import at_steps
 from wvm_rl.model.critic import Critic
-from wvm_rl.model.inference import Overlap
+from wvm_rl.model.inference import Overlap, Reading
 from wvm_rl.model.layers import Array
 from wvm_rl.model.presets import CHUNK
 from wvm_rl.model.wan.transformer import KeyValue
@@ -46,8 +47,9 @@ class Variant:
     what: str
     steps: int = 1  # of Euler
     draws: int = 0  # of the noise, averaged; 0: its mode
-    prefixes: int = 0  # over which chunks are averaged, evenly spread over [0, 1]; 0: the running mean is the prefix
-    settled: int = 0  # times that the first chunk is read before its prefix is taken from it; 0: the prefix is 0
+    prefixes: int = 0  # evenly spread over [0, 1], over which chunks are averaged
+    own: float = 1.0  # share of the chunk whose prefix is the running mean; the others' is the rest
+    smooth: int = 0  # neighbours on either side that a frame's value is averaged with
     newest: bool = False  # a frame has the newest chunk's prediction that shows what follows it, no mean
 
 
@@ -56,8 +58,12 @@ VARIANTS = {
     "euler2": Variant("two Euler steps", steps=2),
     "euler4": Variant("four Euler steps", steps=4),
     "draws8": Variant("mean of eight draws of the noise, four Euler steps each", steps=4, draws=8),
-    "prefixes5": Variant("mean over five prefixes", prefixes=5),
-    "settled": Variant("the first prefix is the first chunk's own", settled=3),
+    "prefixes5": Variant("mean over five prefixes, the running mean is none of them", prefixes=5, own=0.0),
+    "mixed3": Variant("half of it the mean over three prefixes", prefixes=3, own=0.5),
+    "smooth2": Variant("the paper's, averaged over five frames", smooth=2),
+    "both": Variant(
+        "half of it that mean, averaged over five frames", prefixes=3, own=0.5, smooth=2
+    ),
     "newest": Variant("no mean over overlaps", newest=True),
 }
 
@@ -83,12 +89,14 @@ def reader(critic: Critic, variant: Variant) -> Callable[[Any, Any], Array]:
 
     def chunk(context: KeyValue, prefix: Array, text: Array) -> Array:
         """[3] from the prefix."""
-        prefixes = jnp.linspace(0, 1, variant.prefixes) if variant.prefixes else prefix[None]
-        found = []
-        for draw in range(max(1, variant.draws)):
+        others = jnp.linspace(0, 1, variant.prefixes)
+        shares = [(prefix, variant.own), *((one, (1 - variant.own) / variant.prefixes) for one in others)]
+        found = jnp.zeros(CHUNK - 1)
+        for draw in range(draws := max(1, variant.draws)):
             noise = jax.random.normal(jax.random.key(draw), (1, CHUNK)) if variant.draws else None
-            found += [model.values(params, context, one[None], text, variant.steps, noise)[0, 1:] for one in prefixes]
-        return jnp.mean(jnp.stack(found), 0)
+            for one, share in shares:
+                found += share / draws * model.values(params, context, one[None], text, variant.steps, noise)[0, 1:]
+        return found
 
     @jax.jit
     def read(latents: Array, text: Array) -> Array:
@@ -100,12 +108,7 @@ def reader(critic: Critic, variant: Variant) -> Callable[[Any, Any], Array]:
             values = chunk(here, Overlap.moments(state)[0][0, 0], text[None])
             return Overlap.add(state, values[None, None]), values
 
-        state = Overlap.start(1)
-        prefix = jnp.zeros(())
-        for _ in range(variant.settled):
-            prefix = chunk(jax.tree.map(lambda x: x[0], context), prefix, text[None])[0]
-            state = Overlap.start(1).at[:, :, 0].set(jnp.stack([prefix, prefix**2, jnp.ones(())])[:, None])
-        return jax.lax.scan(window, state, context)[1]
+        return jax.lax.scan(window, Overlap.start(1), context)[1]
 
     return read
 
@@ -146,7 +149,7 @@ def main(config: InferenceConfig) -> None:
                 padded = np.concatenate([latent, np.repeat(latent[-1:], -len(latent) % PAD, 0)])
                 chunks = np.asarray(read(padded, text))[: len(latent)]
                 step = dataset.frames(index, critic.camera, critic.fps)[1]
-                found = Values(step, joined(chunks, variant.newest), None)
+                found = Values(step, Reading(smooth=variant.smooth).smoothed(joined(chunks, variant.newest)), None)
                 values.append(at_steps(found, dataset.lengths[index]).progress)
             rows += trajectories(task, name, "bench", dataset, values, bench.horizon_k)
         scores = pooled(rows)

@@ -13,7 +13,7 @@ from experiments import inference
 from tests.model_toy import film, preset, random_critic
 from wvm_rl.errors import InputError
 from wvm_rl.model.critic import FORMAT, Critic, CriticConfig
-from wvm_rl.model.inference import Overlap
+from wvm_rl.model.inference import Overlap, Reading, mixed
 from wvm_rl.values.wvm import Wvm
 
 pytestmark = pytest.mark.usefixtures("compile_quickly")
@@ -190,3 +190,29 @@ def test_the_study_of_readings_starts_from_the_critics_own(critic, clips, values
     np.testing.assert_allclose(inference.joined(by_hand, newest=True), [0.3, 0.6, 0.7, 0.8])
     sampled = np.asarray(inference.reader(critic, inference.VARIANTS["draws8"])(latents, text))
     assert sampled.shape == chunks.shape and not np.allclose(sampled, chunks, atol=1e-4)
+    other = Critic(replace(critic.config, reading=mixed()), critic.params)
+    chunks = np.asarray(inference.reader(other, inference.VARIANTS["both"])(latents, text))
+    both = mixed().smoothed(inference.joined(chunks, newest=False))
+    np.testing.assert_allclose(both, next(other.values(clips[:1]))[0], atol=1e-5)
+    assert np.abs(both - values[0][0]).max() > 1e-3
+
+
+def test_readings():
+    value = np.array([0, 0, 0.9, 0, 0.9], np.float32)
+    np.testing.assert_array_equal(Reading().smoothed(value), value)
+    np.testing.assert_allclose(Reading(smooth=1).smoothed(value), [0, 0.225, 0.45, 0.45, 0.675])
+    np.testing.assert_allclose(Reading(smooth=2).smoothed(np.full(4, 0.7)), 0.7)
+    with pytest.raises(InputError, match=r"reading\.smooth=-1 must be at least 0"):
+        Reading(smooth=-1)
+
+
+def test_a_critic_keeps_its_reading(critic, tmp_path):
+    other = Critic(replace(critic.config, reading=mixed()), critic.params)
+    other.save(tmp_path / "other")
+    loaded = Critic.load(tmp_path / "other")
+    assert loaded.config.reading == mixed() and loaded.fingerprint == other.fingerprint != critic.fingerprint
+    config = json.loads((tmp_path / "other" / "config.json").read_text())
+    del config["reading"]  # as critics of before have it
+    (tmp_path / "other" / "config.json").write_text(json.dumps(config))
+    before = Critic.load(tmp_path / "other")
+    assert before.config.reading == Reading() and before.fingerprint == critic.fingerprint

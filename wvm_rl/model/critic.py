@@ -4,7 +4,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from wvm_rl.files import atomic
 from wvm_rl.model import weights
 from wvm_rl.model.codec import Codec, LatentStatistics
 from wvm_rl.model.config import read
-from wvm_rl.model.inference import Inference
+from wvm_rl.model.inference import Inference, Reading
 from wvm_rl.model.presets import PRESETS, WvmConfig
 from wvm_rl.model.text import Umt5TextConfig, default_cache
 from wvm_rl.model.wvm import WorldValueModel
@@ -36,6 +36,7 @@ class CriticConfig:
     instructions: list[str]  # that it was trained on
     model: WvmConfig
     latents: LatentStatistics
+    reading: Reading = field(default_factory=Reading)
 
 
 class Critic:
@@ -66,7 +67,8 @@ class Critic:
 
     def inference(self, draws: int = 0) -> Inference:
         """Its compiled functions, reading so many draws of every chunk's distribution, or its mode."""
-        return Inference(self.codec, self.model, self.config.latents, self.part("vae"), self.part("wvm"), draws)
+        vae, wvm = self.part("vae"), self.part("wvm")
+        return Inference(self.codec, self.model, self.config.latents, vae, wvm, draws, self.config.reading)
 
     def halved(self) -> "Critic":
         """The critic with its f32 weights at half precision.
@@ -106,6 +108,8 @@ class Critic:
         """SHA-256 of weights and configuration, as far as they shape its values."""
         shaping = asdict(self.config) | {"model": self.config.model.shaping()}
         del shaping["instructions"]
+        if self.config.reading == Reading():
+            del shaping["reading"]  # the only one there was, when critics of before were named
         digest = hashlib.sha256(_json(shaping).encode())
         for name in sorted(self.params):
             digest.update(name.encode() + np.asarray(self.params[name]).tobytes())
@@ -152,6 +156,7 @@ class Critic:
             raise InputError(f"{path}: not the configuration of a critic of format {FORMAT}")
         if str(content.get("preset")) not in PRESETS:
             raise InputError(f"{path}: preset {content.get('preset')} is unknown: choose one of {', '.join(PRESETS)}")
+        content.setdefault("reading", asdict(Reading()))  # of critics of before
         kind, model = PRESETS[content["preset"]], content.get("model")
         if isinstance(model, dict) and isinstance(model.get("text"), dict) and isinstance(kind().text, Umt5TextConfig):
             model["text"]["file"] = default_cache()

@@ -4,9 +4,12 @@ Windows overlap at stride 1, each gives one Euler step's prediction for the last
 frame's value is the mean of the (up to three) predictions for it. The prefix of a chunk is that running mean at
 its first frame, 0 for the first window. So the windows of an episode go in order; but their latents and the video
 stream do not depend on values and are computed in bulk, and several episodes advance side by side.
+
+`Reading` adds two things to the paper's: a prediction that knows nothing of earlier ones, and a look around.
 """
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -25,6 +28,34 @@ from wvm_rl.model.wvm import WorldValueModel
 SEGMENT = 8  # windows an episode advances per compiled call
 EULER = 4  # steps from a draw of the noise to a draw of the values: one step would lead to their mean
 Prediction = tuple[np.ndarray, np.ndarray]
+
+
+@dataclass
+class Reading:
+    """How a critic's predictions become values. The defaults are the paper's way (PAPER section 3).
+
+    A critic that trusts its prefix repeats the errors of its own earlier values. The mean over `prefixes` spread over
+    [0, 1] does not, and training with random prefixes taught it to read such chunks; it counts half, as the other half,
+    of the running mean, keeps values steady (measured: `experiments/README.md`).
+    """
+
+    prefixes: int = 0  # whose mean prediction counts half; 0: the running mean is the only prefix
+    smooth: int = 0  # neighbours on either side that a frame's value is averaged with, by falling weights; 0: none
+
+    def __post_init__(self) -> None:
+        if min(self.prefixes, self.smooth) < 0:
+            raise InputError(f"reading.prefixes={self.prefixes} and reading.smooth={self.smooth} must be at least 0")
+
+    def smoothed(self, value: np.ndarray) -> np.ndarray:
+        """Values [F] averaged with their neighbours, the outer ones with copies of themselves."""
+        weights = np.bartlett(2 * self.smooth + 3)[1:-1]
+        around = np.pad(value, self.smooth, mode="edge")
+        return np.convolve(around, weights / weights.sum(), "valid").astype(value.dtype)
+
+
+def mixed() -> Reading:
+    """The reading of critics that are trained by the recipe (`experiments/inference.py`)."""
+    return Reading(prefixes=3, smooth=2)
 
 
 class Overlap:
@@ -55,6 +86,7 @@ class Inference:
 
     Args:
         draws: from the distribution of values that a chunk gives; 0: its one Euler step from the mode.
+        reading: how predictions become values.
 
     Attributes:
         encode: (VAE's parameters, u8 clips [GROUP,5,H,W,3]) -> normalised latents [GROUP,2,h,w,z].
@@ -70,8 +102,10 @@ class Inference:
         vae: weights.Params,
         wvm: weights.Params,
         draws: int = 0,
+        reading: Reading | None = None,
     ):
         self.model, self._vae, self._wvm = model, vae, wvm
+        self._reading = reading or Reading()
         if draws and model.config.value.head != "flow":
             raise InputError(f"draws={draws}: a critic with the head {model.config.value.head} gives one value; give 0")
         self._noise = jax.random.normal(jax.random.key(0), (draws, CHUNK)) if draws else None
@@ -103,7 +137,8 @@ class Inference:
             state = self._step(slots, state)
             for slot, track in enumerate(slots):
                 if track is not None and track.finished:
-                    done[track.index] = track.result()
+                    value, std = track.result()
+                    done[track.index] = self._reading.smoothed(value), std
                     slots[slot] = None
             while returned in done:
                 yield done.pop(returned)
@@ -130,17 +165,32 @@ class Inference:
         episodes, windows = latents.shape[:2]
         streams = self.model.graph.merge(params)
         flat = latents.swapaxes(0, 1).reshape(-1, 1, *latents.shape[2:])
-        context = streams.context(flat, jnp.tile(text, (windows, 1, 1)))
+        tiled = jnp.tile(text, (windows, 1, 1))
+        flat_context = streams.context(flat, tiled)
         context = jax.tree.map(
-            lambda x: jnp.moveaxis(x.reshape(x.shape[0], windows, episodes, *x.shape[2:]), 1, 0), context
+            lambda x: jnp.moveaxis(x.reshape(x.shape[0], windows, episodes, *x.shape[2:]), 1, 0), flat_context
         )
+        whatever = self._whatever_came_before(params, flat_context, tiled)
 
-        def window(state: Array, key_value: Any) -> tuple[Array, tuple[Array, Array]]:
+        def window(state: Array, here: Any) -> tuple[Array, tuple[Array, Array]]:
+            key_value, other = here
             mean, std = Overlap.moments(state)
-            state = Overlap.add(state, self._chunks(params, key_value, mean[:, 0], text)[:, :, 1:])
+            chunks = self._chunks(params, key_value, mean[:, 0], text)
+            chunks = chunks if other is None else (chunks + other) / 2
+            state = Overlap.add(state, chunks[:, :, 1:])
             return state, (state, jnp.stack([mean[:, 0], std[:, 0]]))
 
-        return jax.lax.scan(window, state, context)[1]
+        if whatever is not None:
+            whatever = jnp.moveaxis(whatever.reshape(-1, windows, episodes, CHUNK), 1, 0)
+        return jax.lax.scan(window, state, (context, whatever))[1]
+
+    def _whatever_came_before(self, params: weights.Params, context: Any, text: Array) -> Array | None:
+        """Mean of the value chunks [D,N,4] that the reading's prefixes give; None if it has none."""
+        if not self._reading.prefixes:
+            return None
+        prefixes = jnp.linspace(0.0, 1.0, self._reading.prefixes)
+        each = jax.lax.map(lambda one: self._chunks(params, context, jnp.full(len(text), one), text), prefixes)
+        return each.mean(0)
 
     def _chunks(self, params: weights.Params, context: Any, prefix: Array, text: Array) -> Array:
         """Value chunks [D,B,4] of every draw."""

@@ -25,6 +25,7 @@ from wvm_rl.model.codec import Codec, LatentStatistics
 from wvm_rl.model.compression import Compression, CompressionConfig, kept
 from wvm_rl.model.critic import FORMAT, Critic, CriticConfig
 from wvm_rl.model.fit import fit
+from wvm_rl.model.inference import Reading, mixed
 from wvm_rl.model.initial import VALUE, VIDEO, PretrainedConfig
 from wvm_rl.model.pool import CHUNK_WINDOWS, Pool, fill, finished, shuffled_rows
 from wvm_rl.model.presets import PRESETS, WvmConfig
@@ -51,6 +52,7 @@ class StagesConfig:
     video_steps: int = 0  # updates of the video stream on the video loss alone, before both streams train
     frozen: bool = False  # the video stream, and text learned with it, stay as those updates or published weights were
     model_seed: int = 0  # of the model's training alone; `seed` is that of everything
+    reading: Reading = field(default_factory=mixed)  # of the critic that is exported
     mesh: MeshConfig = field(default_factory=MeshConfig)  # devices that train the model
 
     def __post_init__(self) -> None:
@@ -296,5 +298,5 @@ def train(stages: Stages) -> tuple[Critic, dict[str, float]]:
     params |= {f"wvm.{name}": value for name, value in lora.merged(wvm).items()}
     preset = next(name for name, kind in PRESETS.items() if kind is type(config.wvm))
     plain = replace(config.wvm, transformer=replace(config.wvm.transformer, lora_rank=0))
-    critic = CriticConfig(FORMAT, preset, films.camera, films.instructions, plain, statistics)
+    critic = CriticConfig(FORMAT, preset, films.camera, films.instructions, plain, statistics, config.reading)
     return Critic(critic, params), stages.scores()
