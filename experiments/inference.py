@@ -61,9 +61,7 @@ VARIANTS = {
     "prefixes5": Variant("mean over five prefixes, the running mean is none of them", prefixes=5, own=0.0),
     "mixed3": Variant("half of it the mean over three prefixes", prefixes=3, own=0.5),
     "smooth2": Variant("the paper's, averaged over five frames", smooth=2),
-    "both": Variant(
-        "half of it that mean, averaged over five frames", prefixes=3, own=0.5, smooth=2
-    ),
+    "both": Variant("half of it that mean, averaged over five frames", prefixes=3, own=0.5, smooth=2),
     "newest": Variant("no mean over overlaps", newest=True),
 }
 
