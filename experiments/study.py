@@ -52,7 +52,8 @@ UPDATES = f"trainer.updates={BASE['updates']}"  # half the default (`experiments
 LONGER = "trainer.updates=6000"
 NO_FRAMES = "data.fps=0"  # where no critic looks
 BC = f"{SUBOPTIMAL} agent=bc value=clock"  # which reads no value
-SHUFFLED = "value=wvm value.shuffle=true"
+WVM = "value=wvm value.critic=tiny"  # one critic for all parts; newer ones would make them incomparable
+SHUFFLED = f"{WVM} value.shuffle=true"
 
 
 def _cells(agents: tuple[str, ...], value: str, data: str = SUBOPTIMAL) -> list[str]:
@@ -64,14 +65,14 @@ BOUNDS = [f"{cell} {NO_FRAMES}" for cell in (BC, *_cells(("awr",), "value=oracle
 PARTS: dict[str, tuple[tuple[str, ...], list[str]]] = {  # name -> tasks and cells
     "bars": (
         tuple(TASKS),
-        [BC, *_cells(JUDGED, "value=wvm"), *_cells(("awr",), SHUFFLED), *_cells(("awr",), "value=oracle")],
+        [BC, *_cells(JUDGED, WVM), *_cells(("awr",), SHUFFLED), *_cells(("awr",), "value=oracle")],
     ),
     "updates": (("lift", "cereal"), [f"{cell} {LONGER}" for cell in BOUNDS]),
     "limits": (
         ("cereal",),
         [*(f"{cell} data.episodes=300" for cell in BOUNDS), f"data=expert agent=bc value=clock {NO_FRAMES}"],
     ),
-    "methods": (tuple(TASKS), [BC, *_cells(METHODS, "value=wvm")]),
+    "methods": (tuple(TASKS), [BC, *_cells(METHODS, WVM)]),
     "sources": (
         tuple(TASKS),
         [cell for value in ("value=oracle", "value=clock", SHUFFLED) for cell in _cells(("awr",), value)],
@@ -90,12 +91,12 @@ PARTS: dict[str, tuple[tuple[str, ...], list[str]]] = {  # name -> tasks and cel
         [
             cell
             for data in ("data=mixed", f"{SUBOPTIMAL} data.episodes=20", f"{SUBOPTIMAL} data.episodes=300")
-            for cell in (*_cells(("bc",), "value=clock", data), *_cells(("awr",), "value=wvm", data))
+            for cell in (*_cells(("bc",), "value=clock", data), *_cells(("awr",), WVM, data))
         ],
     ),
-    "advantages": (TWO, [f"{SUBOPTIMAL} agent=awr value=wvm {how}" for how in ADVANTAGES]),
+    "advantages": (TWO, [f"{SUBOPTIMAL} agent=awr {WVM} {how}" for how in ADVANTAGES]),
     "iql": (TWO, _cells(("awr",), "value=iql")),
-    "images": (TWO, [f"{IMAGES} {cell}" for cell in (BC, *_cells(("awr",), "value=wvm"))]),
+    "images": (TWO, [f"{IMAGES} {cell}" for cell in (BC, *_cells(("awr",), WVM))]),
 }
 
 
