@@ -8,6 +8,7 @@ import pytest
 from tests.synthetic import ENV_ARGS, dataset, episode
 from wvm_rl.data.windows import Film, WindowsConfig, progress
 from wvm_rl.errors import InputError
+from wvm_rl.model.inference import mixed
 from wvm_rl.values import regressors
 from wvm_rl.values.iql import IQLConfig
 from wvm_rl.values.regressors import CONTEXT, STATE, Films, Frame, RegressorConfig, State, Video, rewound, so_far
@@ -34,6 +35,9 @@ def test_pictures_are_read(tmp_path, kind, monkeypatch):
     monkeypatch.setattr(regressors, "fitted", lambda *_: pytest.fail("what was learned is kept"))
     np.testing.assert_array_equal(next(kind(SHORT, known).values(fresh)).value, found.value)
     assert source.fingerprint == kind(SHORT, known).fingerprint
+    smoothed = kind(SHORT, replace(known, reading=mixed()))  # of the same parameters
+    np.testing.assert_array_equal(next(smoothed.values(fresh)).value, mixed().smoothed(found.value))
+    assert smoothed.fingerprint != source.fingerprint
     assert source.fingerprint != kind(replace(SHORT, steps=121), known).fingerprint
     other = replace(episode(3), instruction="juggle")
     with pytest.raises(InputError, match="not trained on `juggle`"):

@@ -189,6 +189,7 @@ def sources_of(
             config.windows,
             f"{known.fingerprint} {critic.fps}",
             folder,
+            critic.config.reading,
         )
         found[Frame.name], found[Video.name] = always(Frame(config.frame, films)), always(Video(config.video, films))
         floor = State(config.floor, experts, folder)

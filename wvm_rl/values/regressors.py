@@ -8,7 +8,7 @@ predictable at all, given that experts differ.
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -27,6 +27,7 @@ from wvm_rl.errors import InputError
 from wvm_rl.files import atomic, exclusive
 from wvm_rl.model import weights
 from wvm_rl.model.codec import fit_size
+from wvm_rl.model.inference import Reading
 from wvm_rl.model.layers import Array, LayerNorm, Linear
 from wvm_rl.model.weights import Graph, Params
 from wvm_rl.values.base import Values
@@ -69,6 +70,7 @@ class Films:
         augment: how their pictures vary in training.
         fingerprint: of all this.
         folder: where trained regressors are kept; None keeps none.
+        reading: whose smoothing their values get, too.
     """
 
     films: Sequence[Film]
@@ -79,6 +81,7 @@ class Films:
     augment: WindowsConfig
     fingerprint: str
     folder: Path | None = None
+    reading: Reading = field(default_factory=Reading)
 
     def row(self, instruction: str, path: Any) -> int:
         """Row of an instruction.
@@ -243,7 +246,9 @@ class Frame:
 
     def __init__(self, config: RegressorConfig, films: Films):
         self.config, self.films = config, films
-        self.fingerprint = _digest(3, self.name, asdict(config), asdict(films.augment), films.fingerprint)
+        self._trained = _digest(3, self.name, asdict(config), asdict(films.augment), films.fingerprint)
+        smooth = films.reading.smooth
+        self.fingerprint = _digest(self._trained, smooth) if smooth else self._trained
         self._params: Params | None = None
         self._graph = Graph(lambda rngs: FrameNet(films.size, len(films.instructions), rngs=rngs))
         self._predict = jax.jit(lambda params, *given: self._graph.merge(params)(*given))
@@ -258,13 +263,13 @@ class Frame:
 
     def values(self, dataset: Dataset, start: int = 0) -> Iterator[Values]:
         if self._params is None:
-            name = f"{self.name}-{self.fingerprint[:16]}"
+            name = f"{self.name}-{self._trained[:16]}"
             make = partial(fitted, self._graph, self._batch, self.config, self.name)
             self._params = kept(self._graph, self.films.folder, name, make)
         for index in range(start, len(dataset)):
             frames, step = dataset.frames(index, self.films.camera, self.films.fps)
             row = self.films.row(dataset[index].instruction, dataset.path)
-            yield Values(step, self._valued(fit_size(frames, self.films.size), row))
+            yield Values(step, self.films.reading.smoothed(self._valued(fit_size(frames, self.films.size), row)))
 
     def _valued(self, frames: np.ndarray, instruction: int) -> np.ndarray:
         rows = np.full(GROUP, instruction)
