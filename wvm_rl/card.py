@@ -1,5 +1,6 @@
 """The model card that is shipped with a critic."""
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from wvm_rl.provenance import provenance
@@ -26,6 +27,7 @@ def write_card(
     sizes = {
         "preset": critic.config.preset,
         "value head": model.value.head,
+        "read by": ", ".join(f"{name} {number}" for name, number in asdict(critic.config.reading).items()),
         "first parameters": start,
         "parameters": f"{sum(value.size for value in critic.params.values()):,}",
         "frames": f"{model.size}x{model.size} at {model.fps:g} a second, camera {critic.camera}",
@@ -66,7 +68,9 @@ CHOICES = """## Choices the paper leaves open
 - Rewinding rearranges all nine frames; the plateau ratio is a share of the rewound windows; `turn` is the share
   of both kinds that changes direction within the clip.
 - Windows overlap at stride 1; windows before the third frame repeat the first one; std is the disagreement of the
-  overlapping predictions."""
+  overlapping predictions.
+- `prefixes` other than the running mean count half, and `smooth` neighbours on either side are averaged into a value;
+  with 0 of both the critic is read as the paper does."""
 
 PREDICTED = {
     "flow": "- The value head is a flow, read by one Euler step from eps = 0.",
