@@ -27,6 +27,7 @@ from wvm_rl.model.training import FitConfig, Training
 from wvm_rl.model.wvm import LossConfig, WorldValueModel
 from wvm_rl.provenance import provenance
 from wvm_rl.runs import write_json
+from wvm_rl.values.wvm import DEFAULT
 
 
 @dataclass
@@ -45,7 +46,7 @@ class BenchmarkConfig:
 
 def labelling(config: BenchmarkConfig) -> dict[str, Callable[[], Any]]:
     """Values of random films, and only the encoding of as many windows."""
-    critic, frames = Critic.load(SHIPPED / "tiny"), 60
+    critic, frames = Critic.load(SHIPPED / DEFAULT), 60
     rng = np.random.default_rng(config.seed)
     films = rng.integers(0, 256, (config.episodes, frames, critic.size, critic.size, 3), np.uint8)
     group = (

@@ -1,10 +1,10 @@
-"""What the critic's way of reading values is worth: `python -m experiments.inference critic=tiny`.
+"""What the critic's way of reading values is worth: `python -m experiments.inference`.
 
 PAPER.md section 3 reads a chunk with one Euler step from the mode of the noise, gives it the running mean of earlier
 predictions as prefix (0 at first), and averages the predictions of overlapping chunks. Each variant changes some of
 these, whatever reading the critic asks for, and is scored on the benchmark's episodes, all from the same latents.
 `both` is `wvm_rl.model.inference.mixed`. Writes
-`experiments/results/inference.md`.
+`experiments/results/inference-<critic>-seed<seed>.md`.
 """
 
 from collections.abc import Callable, Iterator
@@ -33,9 +33,9 @@ from wvm_rl.model.wan.transformer import KeyValue
 from wvm_rl.provenance import provenance
 from wvm_rl.scores import pooled, trajectories
 from wvm_rl.values.base import Values
-from wvm_rl.values.wvm import WvmConfig
+from wvm_rl.values.wvm import DEFAULT, WvmConfig
 
-RESULT = Path(__file__).parent / "results" / "inference.md"
+RESULTS = Path(__file__).parent / "results"
 SHOWN = ("hesitation_rmse", "retry_voc", "expert_voc", "failure_auroc", "lapse_auroc", "calibration_error")
 PAD = 32  # windows by which lengths differ, lest each compile anew
 
@@ -70,7 +70,7 @@ VARIANTS = {
 class InferenceConfig:
     """What to compare, and on which episodes."""
 
-    critic: str = "tiny"  # a critic shipped with this package, or the folder of one
+    critic: str = DEFAULT  # a critic shipped with this package, or the folder of one
     variants: list[str] = field(default_factory=lambda: list(VARIANTS))
     tasks: list[str] = field(default_factory=lambda: list(TASKS))
     episodes: int = 77  # a task
@@ -155,7 +155,7 @@ def main(config: InferenceConfig) -> None:
         lines.append(f"| {name} | {variant.what} | {' | '.join(cells)} |")
         print(lines[-1], flush=True)
     origin = provenance() | {"critic": critic.fingerprint, "episodes": f"{config.episodes} a task, seed {config.seed}"}
-    with atomic(RESULT) as partial:
+    with atomic(RESULTS / f"inference-{Path(config.critic).name}-seed{config.seed}.md") as partial:
         text = [f"- {name}: {value}" for name, value in origin.items()]
         partial.write_text("\n".join(["# Ways of reading the critic", "", *lines, "", *text, ""]))
 

@@ -1,4 +1,4 @@
-"""How the critic judges a policy that learned by itself: `python -m experiments.learned_lapses critic=tiny`.
+"""How the critic judges a policy that learned by itself: `python -m experiments.learned_lapses`.
 
 Nobody scripted what goes wrong in its rollouts, so only their outcome is known: does the final value tell failures from
 successes, and does the value rise in those that succeed? For every task behaviour cloning from a few episodes with
@@ -21,7 +21,7 @@ from wvm_rl.data.episodes import Dataset
 from wvm_rl.errors import InputError
 from wvm_rl.scores import pooled
 from wvm_rl.values.clock import Blind
-from wvm_rl.values.wvm import Wvm, WvmConfig
+from wvm_rl.values.wvm import DEFAULT, Wvm, WvmConfig
 
 RUNS, RESULTS = Path("runs/learned_lapses"), Path(__file__).parent / "results"
 SHOWN = ("failure_auroc", "expert_voc", "expert_pearson")
@@ -32,7 +32,7 @@ HORIZON = 20  # control steps of an advantage; lapses are not marked, so none is
 class LearnedLapsesConfig:
     """Which tasks, and how much."""
 
-    critic: str = "tiny"  # a critic shipped with this package, or the folder of one
+    critic: str = DEFAULT  # a critic shipped with this package, or the folder of one
     tasks: list[str] = field(default_factory=lambda: list(TASKS))
     episodes: int = 15  # of `suboptimal` data that a policy learns from
     updates: int = 3000  # of its training

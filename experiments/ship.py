@@ -29,7 +29,7 @@ class ShipConfig:
     critic: str = MISSING  # folder that `wvm_rl.pretrain` left
     bench: list[str] = field(default_factory=list)  # run folders of `wvm_rl.bench`; the first gives the figures
     notes: str = MISSING  # Markdown file
-    name: str = "tiny"  # among the shipped critics
+    name: str = MISSING  # among the shipped critics; a new one, as a released one stays as it was
 
 
 def section(folders: list[Path], notes: str) -> str:

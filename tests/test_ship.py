@@ -35,7 +35,7 @@ def config(tmp_path, monkeypatch):
     (tmp_path / "notes.md").write_text("Weakest on lift.\n")
     monkeypatch.setattr(ship, "SHIPPED", tmp_path / "critics")
     monkeypatch.setattr(ship, "RESULTS", tmp_path)
-    return ShipConfig(str(tmp_path / "critic"), [str(run)], str(tmp_path / "notes.md"))
+    return ShipConfig(str(tmp_path / "critic"), [str(run)], str(tmp_path / "notes.md"), "tiny")
 
 
 def test_a_shipped_critic_has_its_scores_in_its_card(tmp_path, config):

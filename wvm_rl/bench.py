@@ -37,7 +37,7 @@ from wvm_rl.values.base import Source
 from wvm_rl.values.clock import BLIND, Blind
 from wvm_rl.values.file import Predictions
 from wvm_rl.values.regressors import Films, Frame, RegressorConfig, State, Video
-from wvm_rl.values.wvm import Wvm, WvmConfig
+from wvm_rl.values.wvm import DEFAULT, Wvm, WvmConfig
 
 FLOOR = State.name
 LEARNED = (Frame.name, Video.name, FLOOR)
@@ -82,7 +82,7 @@ class BenchConfig:
     size: int | None = None  # pixels a side, a multiple of what the critic reads; null: as many
     shifts: list[str] = field(default_factory=list)  # see SHIFTS; `all` names every one
     horizon_k: int = 20  # control steps over which advantages are ranked
-    critic: str = "tiny"  # a critic shipped with this package, or the folder of one
+    critic: str = DEFAULT  # a critic shipped with this package, or the folder of one
     data: DataConfig = field(default_factory=DataConfig)  # what the regressors learn from: the critic's own
     windows: WindowsConfig = field(default_factory=varied)  # how the films' pictures vary for them
     frame: RegressorConfig = field(default_factory=lambda: RegressorConfig(steps=4000, batch=128))

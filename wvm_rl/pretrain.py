@@ -33,7 +33,7 @@ class DataConfig:
     looks: int = 1  # random cameras, lights and textures in which every episode is seen beside the plain one
     fps: int | None = None  # frames a second kept, at least those the model reads; null: as many
     text: bool = True  # false: no instruction is told, in training and in use
-    seed: int = 1  # of the collection, other recipes draw other episodes from it; the shipped critic saw 0 and 1
+    seed: int = 1  # of the collection, other recipes draw other episodes from it; the shipped critics saw 0, 1 and 2
     root: str | None = None  # data folder; null: `wvm_rl` in the user's cache
     workers: int | None = None  # processes that collect; null: one a core
 

@@ -15,6 +15,7 @@ from wvm_rl.values.base import ValueConfig, Values
 if TYPE_CHECKING:
     from wvm_rl.model.critic import Critic
 
+DEFAULT = "tiny-2"  # of the shipped critics, which stay as they were released
 NO_TEXT = ""  # the only instruction of a critic that was told none
 
 
@@ -78,7 +79,7 @@ class Wvm:
 class WvmConfig(ValueConfig):
     """The World Value Model, reading frames and instruction."""
 
-    critic: str = "tiny"  # a critic shipped with this package, or the folder of one
+    critic: str = DEFAULT  # a critic shipped with this package, or the folder of one
     draws: int = 0  # of every chunk's distribution, averaged, for standard deviations of values; 0: its mode
 
     def __post_init__(self):
