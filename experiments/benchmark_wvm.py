@@ -117,7 +117,7 @@ def main(config: BenchmarkConfig) -> None:
         "samples_per_second_unrolled": unrolled,
         "times_as_fast": unrolled / scanned,
     }
-    table = Table("what", "found", title="tiny on this machine")
+    table = Table("what", "found", title=f"{DEFAULT} on this machine")
     for name, value in rows.items():
         table.add_row(name.replace("_", " "), f"{value:.3g}")
     Console().print(table)

@@ -21,6 +21,7 @@ from wvm_rl.stats import stratified_mean
 
 RESULTS = Path(__file__).parent / "results"
 SCORES = ("hesitation_rmse", "retry_voc", "expert_voc", "cycle_voc", "frozen_range", "failure_auroc", "lapse_auroc")
+PAPERS_READING = ("reading.prefixes=0", "reading.smooth=0")  # of every critic: what it learned is compared
 PAIRED = ("hesitation_rmse", "retry_voc", "expert_voc")  # whose differences are taken trajectory by trajectory
 
 Cell = dict[str, Any]
@@ -43,7 +44,6 @@ class Cells:
     name: str
     results: Path = RESULTS
     runs: Path = Path("runs")
-    always: tuple[str, ...] = ("reading.prefixes=0", "reading.smooth=0")  # of every training: the paper's reading
 
     def __call__(self, cell: str, training: list[str], scoring: list[str], run: bool = True) -> Cell | None:
         """Scores of a cell, pooled and by trajectory, with its critic's fingerprint, the commit and its settings.
@@ -62,7 +62,7 @@ class Cells:
             return None
         critic = self.runs / self.name / f"{cell}-{_digest(training)}"
         if not (critic / "config.json").exists():
-            run_module("wvm_rl.pretrain", *training, *self.always, f"out={critic}")
+            run_module("wvm_rl.pretrain", *training, *PAPERS_READING, f"out={critic}")
         folder = critic.with_name(f"{critic.name}-bench-{_digest(scoring)}")
         if not (folder / "bench.json").exists():
             run_module("wvm_rl.bench", "models=[wvm]", *scoring, f"critic={critic}", f"hydra.run.dir={folder}")
@@ -71,7 +71,7 @@ class Cells:
         scores = {score: content[score] for score in SCORES} | {"critic": content["critic"], "commit": commit}
         rows = pd.read_parquet(folder / "trajectories.parquet").to_dict("records")
         scores["trajectories"] = {score: by_trajectory(rows, score) for score in PAIRED}
-        write_json(record, scores | {"training": training, "scoring": scoring})
+        write_json(record, scores | {"training": [*training, *PAPERS_READING], "scoring": scoring})
         return json.loads(record.read_text())
 
 

@@ -3,7 +3,7 @@
 PAPER.md section 3 reads a chunk with one Euler step from the mode of the noise, gives it the running mean of earlier
 predictions as prefix (0 at first), and averages the predictions of overlapping chunks. Each variant changes some of
 these, whatever reading the critic asks for, and is scored on the benchmark's episodes, all from the same latents.
-`both` is `wvm_rl.model.inference.mixed`. Writes
+`both` is `wvm_rl.model.reading.mixed`. Writes
 `experiments/results/inference-<critic>-seed<seed>.md`.
 """
 
@@ -26,9 +26,10 @@ from wvm_rl.errors import InputError
 from wvm_rl.files import atomic
 from wvm_rl.label import at_steps
 from wvm_rl.model.critic import Critic
-from wvm_rl.model.inference import Overlap, Reading
+from wvm_rl.model.inference import Overlap
 from wvm_rl.model.layers import Array
 from wvm_rl.model.presets import CHUNK
+from wvm_rl.model.reading import Reading
 from wvm_rl.model.wan.transformer import KeyValue
 from wvm_rl.provenance import provenance
 from wvm_rl.scores import pooled, trajectories

@@ -63,5 +63,7 @@ def test_an_interruption_is_one_line(command, capsys):
 
 
 def test_a_group_is_never_null(command, capsys):
+    assert command("+kind=NULL")[1] == 2
+    capsys.readouterr()
     assert command("kind=plain,null", "-m") == ([], 2)
     assert capsys.readouterr().err == "error: kind=plain,null: a group is never null, choose from plain\n"

@@ -13,7 +13,8 @@ from experiments import inference
 from tests.model_toy import film, preset, random_critic
 from wvm_rl.errors import InputError
 from wvm_rl.model.critic import FORMAT, Critic, CriticConfig
-from wvm_rl.model.inference import Overlap, Reading, mixed
+from wvm_rl.model.inference import Overlap
+from wvm_rl.model.reading import Reading, mixed
 from wvm_rl.values.wvm import Wvm
 
 pytestmark = pytest.mark.usefixtures("compile_quickly")
@@ -195,6 +196,11 @@ def test_the_study_of_readings_starts_from_the_critics_own(critic, clips, values
     both = mixed().smoothed(inference.joined(chunks, newest=False))
     np.testing.assert_allclose(both, next(other.values(clips[:1]))[0], atol=1e-5)
     assert np.abs(both - values[0][0]).max() > 1e-3
+    together = list(other.values(clips, batch=len(clips)))
+    for one, (value, _) in zip(other.values(clips, batch=1), together):
+        np.testing.assert_allclose(one[0], value, atol=1e-5)
+    drawn = next(other.inference(draws=2).values(clips[:1]))
+    assert drawn[0].shape == both.shape and not np.allclose(drawn[0], both, atol=1e-4)
 
 
 def test_readings():
@@ -202,8 +208,9 @@ def test_readings():
     np.testing.assert_array_equal(Reading().smoothed(value), value)
     np.testing.assert_allclose(Reading(smooth=1).smoothed(value), [0, 0.225, 0.45, 0.45, 0.675])
     np.testing.assert_allclose(Reading(smooth=2).smoothed(np.full(4, 0.7)), 0.7)
-    with pytest.raises(InputError, match=r"reading\.smooth=-1 must be at least 0"):
-        Reading(smooth=-1)
+    for wrong in ({"smooth": -1}, {"prefixes": -1}):
+        with pytest.raises(InputError, match="must be at least 0"):
+            Reading(**wrong)
 
 
 def test_a_critic_keeps_its_reading(critic, tmp_path):

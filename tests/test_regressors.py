@@ -8,7 +8,7 @@ import pytest
 from tests.synthetic import ENV_ARGS, dataset, episode
 from wvm_rl.data.windows import Film, WindowsConfig, progress
 from wvm_rl.errors import InputError
-from wvm_rl.model.inference import mixed
+from wvm_rl.model.reading import mixed
 from wvm_rl.values import regressors
 from wvm_rl.values.iql import IQLConfig
 from wvm_rl.values.regressors import CONTEXT, STATE, Films, Frame, RegressorConfig, State, Video, rewound, so_far

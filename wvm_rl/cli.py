@@ -80,8 +80,8 @@ def run(main: Callable[..., Any], config: type, groups: Groups, run_dir: str | N
     store.store(group="hydra", name="config", node=settings, provider="wvm_rl")
     sys.argv[1:] = [_addable(argument, config) for argument in sys.argv[1:]]
     for argument in sys.argv[1:]:
-        group, _, choices = argument.partition("=")
-        if group in groups and "null" in choices.split(","):
+        group, _, choices = argument.lstrip("+").partition("=")
+        if group in groups and "null" in [choice.strip().lower() for choice in choices.split(",")]:
             _refuse(InputError(f"{argument}: a group is never null, choose from {', '.join(groups[group])}"))
 
     started = False
@@ -123,12 +123,14 @@ def run(main: Callable[..., Any], config: type, groups: Groups, run_dir: str | N
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)
-    except (OSError, ValueError, RuntimeError) as error:
-        if started:  # a job of this process; those of others have shown what they raised
+    except OSError as error:
+        if started:
             raise
-        if isinstance(error, OSError) and error.filename:
-            _refuse(InputError(f"the run folder {error.filename} cannot be made: {error.strerror}"))
-        _refuse(error)  # of the launcher, as where there is no Slurm
+        _refuse(InputError(f"the run folder {error.filename} cannot be made: {error.strerror}"))
+    except RuntimeError as error:
+        if started or "srun" not in str(error):
+            raise
+        _refuse(error)  # submitit's, where there is no Slurm
 
 
 def _remove_empty(folder: Path, parents: bool) -> None:

@@ -17,8 +17,9 @@ from wvm_rl.files import atomic
 from wvm_rl.model import weights
 from wvm_rl.model.codec import Codec, LatentStatistics
 from wvm_rl.model.config import read
-from wvm_rl.model.inference import Inference, Reading
+from wvm_rl.model.inference import Inference
 from wvm_rl.model.presets import PRESETS, WvmConfig
+from wvm_rl.model.reading import Reading
 from wvm_rl.model.text import Umt5TextConfig, default_cache
 from wvm_rl.model.wvm import WorldValueModel
 
@@ -186,7 +187,7 @@ class Critic:
             batch: episodes that advance side by side: the speed, not the result, depends on it.
 
         Yields:
-            Value [F] f32 and the standard deviation [F] f32 among a frame's overlapping predictions.
+            Value [F] f32 and the standard deviation [F] f32 among a frame's overlapping predictions, before smoothing.
 
         Raises:
             InputError: an episode shorter than a clip, or frames of another size.

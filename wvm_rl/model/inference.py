@@ -9,7 +9,6 @@ stream do not depend on values and are computed in bulk, and several episodes ad
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -23,39 +22,12 @@ from wvm_rl.model import weights
 from wvm_rl.model.codec import GROUP, Codec, LatentStatistics, fit_size
 from wvm_rl.model.layers import Array
 from wvm_rl.model.presets import CHUNK
+from wvm_rl.model.reading import Reading
 from wvm_rl.model.wvm import WorldValueModel
 
 SEGMENT = 8  # windows an episode advances per compiled call
 EULER = 4  # steps from a draw of the noise to a draw of the values: one step would lead to their mean
 Prediction = tuple[np.ndarray, np.ndarray]
-
-
-@dataclass
-class Reading:
-    """How a critic's predictions become values. The defaults are the paper's way (PAPER section 3).
-
-    A critic that trusts its prefix repeats the errors of its own earlier values. The mean over `prefixes` spread over
-    [0, 1] does not, and training with random prefixes taught it to read such chunks; it counts half, as the other half,
-    of the running mean, keeps values steady (measured: `experiments/README.md`).
-    """
-
-    prefixes: int = 0  # whose mean prediction counts half; 0: the running mean is the only prefix
-    smooth: int = 0  # neighbours on either side that a frame's value is averaged with, by falling weights; 0: none
-
-    def __post_init__(self) -> None:
-        if min(self.prefixes, self.smooth) < 0:
-            raise InputError(f"reading.prefixes={self.prefixes} and reading.smooth={self.smooth} must be at least 0")
-
-    def smoothed(self, value: np.ndarray) -> np.ndarray:
-        """Values [F] averaged with their neighbours, the outer ones with copies of themselves."""
-        weights = np.bartlett(2 * self.smooth + 3)[1:-1]
-        around = np.pad(value, self.smooth, mode="edge")
-        return np.convolve(around, weights / weights.sum(), "valid").astype(value.dtype)
-
-
-def mixed() -> Reading:
-    """The reading of critics that are trained by the recipe (`experiments/inference.py`)."""
-    return Reading(prefixes=3, smooth=2)
 
 
 class Overlap:
@@ -170,7 +142,10 @@ class Inference:
         context = jax.tree.map(
             lambda x: jnp.moveaxis(x.reshape(x.shape[0], windows, episodes, *x.shape[2:]), 1, 0), flat_context
         )
-        whatever = self._whatever_came_before(params, flat_context, tiled)
+        others = None
+        if self._reading.prefixes:
+            others = self._without_past(params, flat_context, tiled).reshape(-1, windows, episodes, CHUNK)
+            others = jnp.moveaxis(others, 1, 0)
 
         def window(state: Array, here: Any) -> tuple[Array, tuple[Array, Array]]:
             key_value, other = here
@@ -180,14 +155,10 @@ class Inference:
             state = Overlap.add(state, chunks[:, :, 1:])
             return state, (state, jnp.stack([mean[:, 0], std[:, 0]]))
 
-        if whatever is not None:
-            whatever = jnp.moveaxis(whatever.reshape(-1, windows, episodes, CHUNK), 1, 0)
-        return jax.lax.scan(window, state, (context, whatever))[1]
+        return jax.lax.scan(window, state, (context, others))[1]
 
-    def _whatever_came_before(self, params: weights.Params, context: Any, text: Array) -> Array | None:
-        """Mean of the value chunks [D,N,4] that the reading's prefixes give; None if it has none."""
-        if not self._reading.prefixes:
-            return None
+    def _without_past(self, params: weights.Params, context: Any, text: Array) -> Array:
+        """Mean of the value chunks [D,N,4] that the reading's own prefixes give."""
         prefixes = jnp.linspace(0.0, 1.0, self._reading.prefixes)
         each = jax.lax.map(lambda one: self._chunks(params, context, jnp.full(len(text), one), text), prefixes)
         return each.mean(0)

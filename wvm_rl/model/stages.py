@@ -25,10 +25,10 @@ from wvm_rl.model.codec import Codec, LatentStatistics
 from wvm_rl.model.compression import Compression, CompressionConfig, kept
 from wvm_rl.model.critic import FORMAT, Critic, CriticConfig
 from wvm_rl.model.fit import fit
-from wvm_rl.model.inference import Reading, mixed
 from wvm_rl.model.initial import VALUE, VIDEO, PretrainedConfig
 from wvm_rl.model.pool import CHUNK_WINDOWS, Pool, fill, finished, shuffled_rows
 from wvm_rl.model.presets import PRESETS, WvmConfig
+from wvm_rl.model.reading import Reading, mixed
 from wvm_rl.model.training import FitConfig, Training
 from wvm_rl.model.wvm import LossConfig, WorldValueModel
 from wvm_rl.sharding import MeshConfig
@@ -66,6 +66,8 @@ class StagesConfig:
             raise InputError(
                 f"seed={self.seed}, model_seed={self.model_seed} and video_steps={self.video_steps} must be at least 0"
             )
+        if self.reading.prefixes and not self.loss.random_prefix:
+            raise InputError("loss.random_prefix=0 teaches nothing of prefixes to be read by: give reading.prefixes=0")
         if self.compression.decoded > self.vae.batch:
             raise InputError(f"compression.decoded={self.compression.decoded} is more than vae.batch={self.vae.batch}")
 

@@ -27,8 +27,8 @@ from wvm_rl.errors import InputError
 from wvm_rl.files import atomic, exclusive
 from wvm_rl.model import weights
 from wvm_rl.model.codec import fit_size
-from wvm_rl.model.inference import Reading
 from wvm_rl.model.layers import Array, LayerNorm, Linear
+from wvm_rl.model.reading import Reading
 from wvm_rl.model.weights import Graph, Params
 from wvm_rl.values.base import Values
 
