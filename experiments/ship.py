@@ -48,6 +48,9 @@ def main(config: ShipConfig) -> None:
     critic, folders = Critic.load(config.critic), [Path(folder) for folder in config.bench]
     if not folders:
         raise InputError("bench=[] names no run folder: run `python -m wvm_rl.bench critic=<folder>` first")
+    target = SHIPPED / config.name
+    if target.exists() and Critic.load(target).fingerprint != critic.fingerprint:
+        raise InputError(f"name={config.name} is that of another critic, which stays as released: choose another")
     for folder in folders:
         if not (folder / "bench.json").exists():
             raise InputError(f"bench: {folder} holds no bench.json: run the benchmark to its end")
@@ -59,7 +62,6 @@ def main(config: ShipConfig) -> None:
         raise InputError(f"{config.critic}/README.md: not a card that wvm_rl.pretrain wrote")
     before, after = card.split(AFTER, 1)
     critic.card = before.partition(SCORES)[0] + section(folders, notes) + AFTER + after
-    target = SHIPPED / config.name
     critic.save(target, beside=[folders[0] / "figures" / name for name in FIGURES])
     for number, folder in enumerate(folders):
         suffix = f"_{number}" if number else ""

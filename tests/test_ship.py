@@ -1,6 +1,7 @@
 """Shipping a critic: its card gains the scores of this very critic, and nothing else is touched."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -48,6 +49,9 @@ def test_a_shipped_critic_has_its_scores_in_its_card(tmp_path, config):
     assert (tmp_path / "critics" / "tiny" / "curves.png").exists() and (tmp_path / "bench.json").exists()
     main(config)  # again, over itself
     assert Critic.load(tmp_path / "critics" / "tiny").card == shipped.card
+    Critic(replace(shipped.config, camera="elsewhere"), shipped.params).save(tmp_path / "critics" / "tiny")
+    with pytest.raises(InputError, match="stays as released"):
+        main(config)
 
 
 def test_scores_of_another_critic_are_refused(tmp_path, config):
