@@ -15,7 +15,7 @@ from wvm_rl import cli
 from wvm_rl.errors import InputError
 from wvm_rl.files import atomic
 from wvm_rl.model.critic import SHIPPED, Critic
-from wvm_rl.scores import caption, markdown
+from wvm_rl.scoreboard import caption, markdown
 
 RESULTS = Path(__file__).parent / "results"
 FIGURES = ("curves.png", "calibration.png")

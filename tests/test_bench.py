@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from tests.synthetic import Brightness, dataset, episode
-from wvm_rl import bench
+from wvm_rl import bench, bench_clips
 from wvm_rl.bench import BenchConfig
 from wvm_rl.errors import InputError
 from wvm_rl.pretrain import DataConfig
@@ -30,7 +30,7 @@ def fresh(tmp_path, monkeypatch):
             episode(3, 120),
         ],
     )
-    monkeypatch.setattr(bench, "collect", lambda plan: data.path)
+    monkeypatch.setattr(bench_clips, "collect", lambda plan: data.path)
     monkeypatch.setattr(WvmConfig, "source", lambda self: Wvm(Brightness()))
     monkeypatch.setattr(bench, "labelling_speed", lambda *_: SPEED)
     return data
@@ -102,8 +102,8 @@ def test_the_command_leaves_a_run_folder(tmp_path, capsys, fresh):
 
 def test_sources_that_read_the_record_value_episodes_alone(fresh):
     config = BenchConfig(models=["oracle", "noisy", "success"], tasks=["lift"])
-    sources = bench.sources_of(config, Wvm(Brightness()), {}, [])
-    datasets = bench.clips(config, bench.plans(config, 64), "workspace")
+    sources = bench.sources_of(config, Wvm(Brightness()), {})
+    datasets = bench.clips(bench.plans(config, 64), "workspace", [])
     rows = bench.rows_of(sources, datasets, config.horizon_k)
     assert {(row["model"], row["clip"]) for row in rows} == {(model, "bench") for model in config.models}
     assert pooled([row for row in rows if row["model"] == "oracle"])["retry_voc"] == pytest.approx(1)

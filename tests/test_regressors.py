@@ -1,6 +1,6 @@
 """The learned baselines read what they are given, on synthetic episodes whose frames show time as brightness."""
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -11,7 +11,8 @@ from wvm_rl.errors import InputError
 from wvm_rl.model.reading import mixed
 from wvm_rl.values import regressors
 from wvm_rl.values.iql import IQLConfig
-from wvm_rl.values.regressors import CONTEXT, STATE, Films, Frame, RegressorConfig, State, Video, rewound, so_far
+from wvm_rl.values.learned import RegressorConfig, Shelf
+from wvm_rl.values.regressors import CONTEXT, STATE, Films, Frame, State, Video, rewound, so_far
 
 SHORT = RegressorConfig(steps=120, batch=16, learning_rate=3e-3)
 
@@ -22,12 +23,14 @@ def films(tmp_path, count=4):
     for each in data:
         frames, step = data.frames(each.index, "workspace")
         found.append(Film(frames, progress(step, len(each)), 0))
-    return Films(found, [data[0].instruction], "workspace", 4.0, 16, WindowsConfig(), data.fingerprint)
+    shelf = Shelf({"episodes": count}, [data.path.name])
+    return Films(lambda: found, [data[0].instruction], "workspace", 4.0, 16, WindowsConfig(), shelf)
 
 
 @pytest.mark.parametrize("kind", [Frame, Video])
 def test_pictures_are_read(tmp_path, kind, monkeypatch):
-    known = replace(films(tmp_path), folder=tmp_path / "kept")
+    known = films(tmp_path)
+    known = replace(known, shelf=replace(known.shelf, folder=tmp_path / "kept"))
     source = kind(SHORT, known)
     fresh = dataset(tmp_path / "fresh.hdf5", [episode(20, 110)])
     found = next(source.values(fresh))
@@ -74,18 +77,40 @@ def scripted(index, length):
 
 def test_the_floor_sees_the_simulator(tmp_path, monkeypatch):
     experts = dataset(tmp_path / "experts.hdf5", [scripted(index, 80 + index) for index in range(4)])
-    source = State(replace(SHORT, batch=64), {"lift": experts}, tmp_path / "kept")
+    shelf = Shelf({}, [experts.path.name], tmp_path / "kept")
+    source = State(replace(SHORT, batch=64), {"lift": lambda: experts}, shelf)
     fresh = dataset(tmp_path / "fresh.hdf5", [scripted(9, 90)])
     value = next(source.values(fresh)).value
     np.testing.assert_allclose(value, np.linspace(0, 1, 90), atol=0.1)
     with monkeypatch.context() as patch:
         patch.setattr(regressors, "fitted", lambda *_: pytest.fail("what was learned is kept"))
-        again = State(source.config, {"lift": experts}, tmp_path / "kept")
+        again = State(source.config, source.experts, shelf)
         np.testing.assert_array_equal(next(again.values(fresh)).value, value)
     with pytest.raises(InputError, match="lacks phase"):
         next(source.values(dataset(tmp_path / "bare.hdf5", [episode(0)])))
     with pytest.raises(InputError, match="not trained on task can, only on lift"):
         next(source.values(dataset(tmp_path / "can.hdf5", [scripted(0, 60)], ENV_ARGS | {"task": "can"})))
+
+
+def test_released_regressors_need_no_episodes(tmp_path):
+    """What one user trained, another reads without the episodes, as long as the settings are the same."""
+    known, fresh = films(tmp_path), dataset(tmp_path / "fresh.hdf5", [episode(20, 110)])
+    trained = Frame(SHORT, replace(known, shelf=replace(known.shelf, folder=tmp_path / "kept")))
+    found = next(trained.values(fresh))
+    [path] = (tmp_path / "kept").glob("*.safetensors")
+    released = tmp_path / "released"
+    released.mkdir()
+    path.rename(released / f"{path.stem.rpartition('-')[0]}.safetensors")
+
+    def absent():
+        pytest.fail("nothing is to be learned")
+
+    shelf = replace(known.shelf, datasets=["collected otherwise"], released=released)
+    given = replace(known, load=absent, shelf=shelf)
+    np.testing.assert_array_equal(next(Frame(SHORT, given).values(fresh)).value, found.value)
+    other = replace(SHORT, steps=121)
+    assert shelf.place("frame", asdict(other), given.settings())[0] is None  # to be trained
+    assert replace(shelf, released=None).place("frame", asdict(SHORT), given.settings())[0] is None
 
 
 def test_settings_out_of_range_are_refused():

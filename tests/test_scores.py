@@ -10,7 +10,8 @@ from rich.console import Console
 from tests.synthetic import dataset, episode
 from wvm_rl.bench import rows_of
 from wvm_rl.metrics import bench_truth
-from wvm_rl.scores import caption, compared, latex, markdown, met, pooled, report, tables, trajectories
+from wvm_rl.scoreboard import caption, latex, markdown, tables
+from wvm_rl.scores import compared, met, pooled, report, trajectories
 from wvm_rl.values.clock import Blind
 from wvm_rl.values.oracle import Oracle
 

@@ -6,29 +6,28 @@ regressor that sees the simulator. Scores as in PAPER.md section 4 (`wvm_rl.scor
 scored from a parquet file (`wvm_rl.values.file`); `export=<folder>` writes the videos they are made from.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 from rich.console import Console
-from tqdm import tqdm
 
 from envs.cache import data_folder
 from envs.collect import CollectConfig, collect, dataset_path
 from envs.looks import LOOKS
 from envs.recipes import RECIPES
-from envs.render import in_look
 from envs.tasks import CONTROL_FREQUENCY, EVERY, TASKS
-from wvm_rl import cli, figures, scores
-from wvm_rl.data.clips import MADE, derived
+from wvm_rl import cli, figures, scoreboard, scores
+from wvm_rl.bench_clips import SHIFTS, clips, export
+from wvm_rl.data.clips import MADE
 from wvm_rl.data.episodes import Dataset
-from wvm_rl.data.windows import WindowsConfig, varied
+from wvm_rl.data.windows import Film, WindowsConfig, varied
 from wvm_rl.errors import InputError
 from wvm_rl.files import atomic, writable
 from wvm_rl.label import label
+from wvm_rl.model.critic import Critic
 from wvm_rl.pretrain import DataConfig, collections, corpus
 from wvm_rl.runs import Run, WandbConfig
 from wvm_rl.speed import labelling_speed
@@ -36,34 +35,15 @@ from wvm_rl.values import VALUES
 from wvm_rl.values.base import Source
 from wvm_rl.values.clock import BLIND, Blind
 from wvm_rl.values.file import Predictions
-from wvm_rl.values.regressors import Films, Frame, RegressorConfig, State, Video
-from wvm_rl.values.wvm import DEFAULT, Wvm, WvmConfig
+from wvm_rl.values.learned import RELEASED, RegressorConfig, Shelf
+from wvm_rl.values.regressors import Films, Frame, State, Video
+from wvm_rl.values.wvm import DEFAULT, NO_TEXT, Wvm, WvmConfig
 
 FLOOR = State.name
 LEARNED = (Frame.name, Video.name, FLOOR)
 READERS = tuple(name for name in VALUES if name not in ("wvm", "clock", "file"))  # of what was recorded
 MODELS = ("wvm", "draws", *READERS, *LEARNED, *BLIND)
 ASKED = ("draws", "noisy", "success", "iql")  # models that run only where they are asked for
-
-
-def _by_robot(robot: str, plan: CollectConfig) -> CollectConfig:
-    return replace(plan, env=replace(plan.env, robot=robot))
-
-
-def _in_manner(manner: str, plan: CollectConfig) -> CollectConfig:
-    """Hesitations alone, as many as the plan's: the other episodes have no manner."""
-    count = max(1, round(plan.episodes * plan.recipe.shares["hesitation"]))
-    return replace(plan, episodes=count, recipe=replace(plan.recipe, manner=manner, shares={"hesitation": 1.0}))
-
-
-# Shifts that are other episodes; the looks of `envs.looks` are shifts, too: the same episodes seen otherwise.
-SHIFTS: dict[str, Callable[[CollectConfig], CollectConfig]] = {
-    "sawyer": partial(_by_robot, "Sawyer"),
-    "ur5e": partial(_by_robot, "UR5e"),
-    "jitter": partial(_in_manner, "jitter"),
-    "drift": partial(_in_manner, "drift"),
-    "detour": partial(_in_manner, "detour"),
-}
 
 
 @dataclass
@@ -88,6 +68,7 @@ class BenchConfig:
     frame: RegressorConfig = field(default_factory=lambda: RegressorConfig(steps=4000, batch=128))
     video: RegressorConfig = field(default_factory=lambda: RegressorConfig(steps=4000, batch=16))
     floor: RegressorConfig = field(default_factory=lambda: RegressorConfig(steps=3000, batch=512))
+    released: bool = True  # regressors that come with this package, if these are their settings; false: train again
     export: str | None = None  # folder for the videos and instructions instead of a run
     wandb: WandbConfig = field(default_factory=WandbConfig)
     root: str | None = None  # data folder; null: `wvm_rl` in the user's cache
@@ -133,19 +114,6 @@ def plans(config: BenchConfig, size: int) -> dict[str, CollectConfig]:
     return {task: CollectConfig(env=tasks[task](), recipe=recipe(), **settings) for task in config.tasks}
 
 
-def clips(config: BenchConfig, fresh: dict[str, CollectConfig], camera: str) -> dict[tuple[str, str], Dataset]:
-    """(task, clip) -> its episodes: as they were, made from the experts', and in other looks."""
-    found: dict[tuple[str, str], Dataset] = {}
-    for task, plan in fresh.items():
-        plain = Dataset(collect(plan))
-        found[task, "bench"] = plain
-        found |= {(task, clip): derived(plain, clip, camera) for clip in MADE}
-        for shift in config.shifts:
-            seen = in_look(plain, camera, shift, config.workers) if shift in LOOKS else collect(SHIFTS[shift](plan))
-            found[task, shift] = Dataset(seen)
-    return found
-
-
 def rows_of(
     sources: dict[str, Callable[[str, str], Source | None]], datasets: dict[tuple[str, str], Dataset], horizon: int
 ) -> list[dict[str, Any]]:
@@ -158,8 +126,33 @@ def rows_of(
     return rows
 
 
+def learned(config: BenchConfig, critic: Critic) -> dict[str, Source]:
+    """The regressors asked for, by name; nothing is collected or trained before they are asked for values."""
+    if not any(name in LEARNED for name in config.models):
+        return {}
+    known = collections(replace(config.data, root=config.root, workers=config.workers), critic.fps, critic.size)
+    data = {name: value for name, value in asdict(config.data).items() if name not in ("root", "workers")}
+    folder, released = data_folder(config.root) / "regressors", RELEASED if config.released else None
+    shelf = Shelf(data, [dataset_path(plan).name for plan in known], folder, released)
+    experts = {plan.env.name: partial(_collected, plan) for plan in known}
+
+    def films() -> Sequence[Film]:
+        datasets = [dataset() for dataset in experts.values()]
+        return corpus(datasets, known[0].cameras, critic.fps, critic.size, config.data).training
+
+    told = dict.fromkeys(plan.env.instruction if config.data.text else NO_TEXT for plan in known)
+    view = (known[0].cameras[0], critic.fps, critic.size)
+    seen = Films(films, list(told), *view, config.windows, shelf, critic.config.reading)
+    found: list[Source] = [Frame(config.frame, seen), Video(config.video, seen), State(config.floor, experts, shelf)]
+    return {source.name: source for source in found if source.name in config.models}
+
+
+def _collected(plan: CollectConfig) -> Dataset:
+    return Dataset(collect(plan))
+
+
 def sources_of(
-    config: BenchConfig, wvm: Wvm, experts: dict[str, Dataset], cameras: list[str]
+    config: BenchConfig, wvm: Wvm, regressors: Mapping[str, Source]
 ) -> dict[str, Callable[[str, str], Source | None]]:
     """Name -> the source for a task's clip, or None where it has nothing to see."""
 
@@ -177,43 +170,12 @@ def sources_of(
     if "draws" in config.models:
         found["draws"] = always(Wvm(wvm.critic, config.draws))
     found |= {name: reader(VALUES[name]().source()) for name in READERS if name in config.models}
-    if any(name in LEARNED for name in config.models):
-        critic, folder = wvm.critic, data_folder(config.root) / "regressors"
-        known = corpus(list(experts.values()), cameras, critic.fps, critic.size, config.data)
-        films = Films(
-            known.training,
-            known.instructions,
-            known.camera,
-            critic.fps,
-            critic.size,
-            config.windows,
-            f"{known.fingerprint} {critic.fps}",
-            folder,
-            critic.config.reading,
-        )
-        found[Frame.name], found[Video.name] = always(Frame(config.frame, films)), always(Video(config.video, films))
-        floor = State(config.floor, experts, folder)
+    found |= {name: always(source) for name, source in regressors.items()}
+    if floor := regressors.get(FLOOR):
         found[FLOOR] = lambda task, clip: floor if clip == "bench" else None  # the others have no simulator's state
     return {name: found[name] for name in config.models} | {
         name: Predictions(name, path).part for name, path in config.predictions.items()
     }
-
-
-def export(folder: Path, datasets: dict[tuple[str, str], Dataset], camera: str) -> None:
-    """Writes every clip as `<folder>/<task>/<clip>/<episode>.mp4` and `episodes.csv`: what to predict values for."""
-    from envs.video import write_video
-
-    rows = []
-    for (task, clip), dataset in datasets.items():
-        for episode in tqdm(dataset, desc=f"{task} {clip}", unit="video"):
-            frames, _ = dataset.frames(episode.index, camera)
-            place = Path(task) / clip / f"{episode.index:03d}.mp4"
-            (folder / place).parent.mkdir(parents=True, exist_ok=True)
-            write_video(folder / place, frames, dataset.fps)
-            row = {"task": task, "clip": clip, "episode": episode.index, "video": str(place), "frames": len(frames)}
-            rows.append(row | {"fps": dataset.fps, "instruction": episode.instruction})
-    with atomic(folder / "episodes.csv") as partial:
-        pd.DataFrame(rows).to_csv(partial, index=False)
 
 
 def main(config: BenchConfig, folder: Path) -> None:
@@ -224,19 +186,19 @@ def main(config: BenchConfig, folder: Path) -> None:
     if config.export:
         target = Path(config.export).expanduser()
         writable(target)  # before anything is collected
-        datasets = clips(config, fresh, critic.camera)
+        datasets = clips(fresh, critic.camera, config.shifts)
         export(target, datasets, critic.camera)
         print(f"{sum(map(len, datasets.values()))} videos in {target}")
         return
-    known = collections(replace(config.data, root=config.root, workers=config.workers), critic.fps, critic.size)
-    learned = any(name in LEARNED for name in config.models)
-    names = [dataset_path(plan).name for plan in [*fresh.values(), *(known if learned else [])]]
-    run = Run.open(folder, asdict(config), config.wandb, {"critic": wvm.fingerprint, "episodes": ", ".join(names)})
+    regressors = learned(config, critic)
+    inputs = {"critic": wvm.fingerprint, "episodes": ", ".join(dataset_path(plan).name for plan in fresh.values())}
+    if regressors:
+        inputs["regressors"] = ", ".join(f"{name} {each.fingerprint[:16]}" for name, each in regressors.items())
+    run = Run.open(folder, asdict(config), config.wandb, inputs)
     with run.stage("episodes"):
-        datasets = clips(config, fresh, critic.camera)
-        experts = {plan.env.name: Dataset(collect(plan)) for plan in known} if learned else {}
+        datasets = clips(fresh, critic.camera, config.shifts)
     with run.stage("values"):
-        sources = sources_of(config, wvm, experts, known[0].cameras)
+        sources = sources_of(config, wvm, regressors)
         rows = rows_of(sources, datasets, config.horizon_k)
     speed: dict[str, Any] = {}
     if "wvm" in config.models:
@@ -254,12 +216,12 @@ def main(config: BenchConfig, folder: Path) -> None:
     shown = shown[: 1 + len(figures.OTHERS)]
     figures.bench_curves(folder / "figures" / "curves.png", rows, shown, CONTROL_FREQUENCY)
     figures.calibration(folder / "figures" / "calibration.png", rows, shown)
-    for name, text in (("bench.md", scores.markdown(content)), ("bench.tex", scores.latex(content))):
+    for name, text in (("bench.md", scoreboard.markdown(content)), ("bench.tex", scoreboard.latex(content))):
         with atomic(folder / name) as partial:
             partial.write_text(text)
     run.finish(content | {"critic": wvm.fingerprint, "wall_seconds": run.seconds}, "bench.json")
     console = Console(width=None if Console().is_terminal else 220)
-    console.print(*scores.tables(content), scores.caption(content), sep="\n")
+    console.print(*scoreboard.tables(content), scoreboard.caption(content), sep="\n")
     if speed:
         share = f"{speed['vae_share']:.0%} of it the VAE"
         print(f"{speed['windows_per_second']:.0f} windows a second on {speed['cores']} cores, {share}")

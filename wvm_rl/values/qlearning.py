@@ -28,7 +28,8 @@ from wvm_rl.model.layers import Array
 from wvm_rl.model.weights import Graph, Params
 from wvm_rl.values.base import Values
 from wvm_rl.values.iql import IQLConfig
-from wvm_rl.values.regressors import STATE, StateNet
+from wvm_rl.values.networks import StateNet
+from wvm_rl.values.regressors import STATE
 
 SCAN = 100  # updates a compiled call
 
