@@ -13,6 +13,8 @@ from wvm_rl.errors import InputError
 from wvm_rl.pretrain import DataConfig
 from wvm_rl.scores import pooled
 from wvm_rl.values.file import Predictions
+from wvm_rl.values.learned import RELEASED
+from wvm_rl.values.regressors import State
 from wvm_rl.values.wvm import Wvm, WvmConfig
 
 SPEED = {"windows_per_second": 100.0, "vae_share": 0.5, "cores": 2, "windows_per_second_by": {"lift": 100.0}}
@@ -71,6 +73,15 @@ def test_regressors_know_their_tasks_only():
     with pytest.raises(InputError, match="models: frame, video, floor learn nothing of door: leave them out"):
         BenchConfig(tasks=["lift", "door"])
     assert BenchConfig(models=["wvm", "clock"], tasks=["door"]).tasks == ["door"]
+
+
+def test_the_default_regressors_are_released():
+    """A user who runs the benchmark as it is trains none."""
+    config = BenchConfig()
+    critic = WvmConfig(critic=config.critic).source().critic
+    for source in bench.learned(config, critic).values():
+        places = source._places.values() if isinstance(source, State) else [(source._path, "")]
+        assert all(path.parent == RELEASED for path, _ in places), source.name
 
 
 def test_places_and_names_are_checked():
