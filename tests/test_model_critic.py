@@ -77,8 +77,8 @@ def test_values_do_not_depend_on_company(critic, clips, values):
     alone = [next(critic.values([clip], batch=2)) for clip in clips[3:]]
     backwards = list(critic.values(clips[::-1], batch=2))[::-1]
     for (value, std), (again, spread) in zip(values[3:] + values, alone + backwards):
-        np.testing.assert_array_equal(value, again)
-        np.testing.assert_array_equal(std, spread)
+        np.testing.assert_allclose(value, again, rtol=0, atol=1e-6)  # a row's rounding depends on the CPU's lanes
+        np.testing.assert_allclose(std, spread, rtol=0, atol=1e-6)
 
 
 def test_short_episodes_and_foreign_sizes_are_refused(critic, clips):

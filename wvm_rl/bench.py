@@ -138,11 +138,16 @@ def learned(config: BenchConfig, critic: Critic) -> dict[str, Source]:
 
     def films() -> Sequence[Film]:
         datasets = [dataset() for dataset in experts.values()]
-        return corpus(datasets, known[0].cameras, critic.fps, critic.size, config.data).training
+        found = corpus(datasets, known[0].cameras, critic.fps, critic.size, config.data)
+        if found.instructions != told:
+            raise InputError(
+                f"data: the episodes' instructions are {found.instructions}, not {told}: collect them again"
+            )
+        return found.training
 
-    told = dict.fromkeys(plan.env.instruction if config.data.text else NO_TEXT for plan in known)
+    told = list(dict.fromkeys(plan.env.instruction if config.data.text else NO_TEXT for plan in known))
     view = (known[0].cameras[0], critic.fps, critic.size)
-    seen = Films(films, list(told), *view, config.windows, shelf, critic.config.reading)
+    seen = Films(films, told, *view, config.windows, shelf, critic.config.reading)
     found: list[Source] = [Frame(config.frame, seen), Video(config.video, seen), State(config.floor, experts, shelf)]
     return {source.name: source for source in found if source.name in config.models}
 

@@ -184,7 +184,7 @@ class Critic:
 
         Args:
             clips: frames [F,H,W,3] u8 at `fps` from `camera`, and the instruction, an episode each.
-            batch: episodes that advance side by side: the speed, not the result, depends on it.
+            batch: episodes that advance side by side: the speed, not the result (up to rounding), depends on it.
 
         Yields:
             Value [F] f32 and the standard deviation [F] f32 among a frame's overlapping predictions, before smoothing.
