@@ -99,8 +99,7 @@ def reader(critic: Critic, variant: Variant) -> Callable[[Any, Any], Array]:
 
     @jax.jit
     def read(latents: Array, text: Array) -> Array:
-        table = jnp.repeat(text[None], len(latents), 0)
-        context = model.graph.merge(params).context(latents[:, None], table)
+        context = model.context(model.graph.merge(params), latents, text[None], latents[:1])
         context = jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0)[:, :, None], context)
 
         def window(state: Array, here: KeyValue) -> tuple[Array, Array]:

@@ -171,6 +171,36 @@ def test_fingerprint_follows_weights_and_configuration(critic):
     assert Critic(other, critic.params).fingerprint != critic.fingerprint
 
 
+def test_the_first_frame_stays_in_sight(critic, clips):
+    """By the definition, as above; without it values and fingerprint are others."""
+    watching = Critic(replace(critic.config, model=replace(preset(), first_frame=True)), critic.params)
+    assert watching.fingerprint != critic.fingerprint
+    frames, instruction = clips[2]
+    (value, _), (other, _) = watching.values([clips[2], (255 - frames, instruction)], batch=2)
+    cut = next(watching.values([(np.concatenate([255 - frames[:1], frames]), instruction)]))[0]
+    assert np.abs(cut[-3:] - value[-3:]).max() > 1e-3 and not np.allclose(value, other)
+
+    model, tokens = watching.model, watching.model.config.text.tokenize(instruction)[None]
+    shown = frames[np.clip(np.arange(len(frames))[:, None] + np.arange(-4, 1), 0, None)]
+    encode = jax.jit(lambda shown: critic.codec.encode(critic.part("vae"), shown, critic.config.latents)[:, 1])
+    latents = encode(shown)
+    predict = jax.jit(lambda *given: model.predict(watching.part("wvm"), *given, tokens, latents[:1])[0])
+    sums, counts = np.zeros(len(frames) + 3), np.zeros(len(frames) + 3)
+    for t in range(len(frames)):
+        sums[t + 1 : t + 4] += predict(latents[t : t + 1], np.array([sums[t] / max(counts[t], 1)], np.float32))[1:]
+        counts[t + 1 : t + 4] += 1
+    np.testing.assert_allclose(value, (sums / np.maximum(counts, 1))[3:], atol=1e-4)
+
+
+def test_critics_without_a_choice_of_the_first_frame_are_read_as_before(critic, tmp_path):
+    critic.save(tmp_path / "critic")
+    path = tmp_path / "critic" / "config.json"
+    content = json.loads(path.read_text())
+    assert content["model"].pop("first_frame") is False
+    path.write_text(json.dumps(content))
+    assert Critic.load(tmp_path / "critic").fingerprint == critic.fingerprint
+
+
 def test_draws_of_a_chunks_distribution_spread(critic, clips, values):
     reading = critic.inference(draws=3)
     drawn, spread = next(reading.values(clips[:1], batch=2))

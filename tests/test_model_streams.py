@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -38,13 +39,13 @@ def world():
 
 @pytest.fixture(scope="module")
 def outputs(world):
-    """Compiled once: everything the three streams say."""
+    """Compiled once: everything the three streams say, of a first frame, too, if there is one."""
     model, params, _ = world
 
     @jax.jit
-    def run(current, future, value, text):
+    def run(current, future, value, text, first=None):
         streams = model.graph.merge(params)
-        context = streams.context(current, text)
+        context = streams.context(current, text, None if first is None else streams.memory(first, text))
         tau = jnp.full((SIZE, 1), 0.3)
         return {
             "current": context,
@@ -89,6 +90,47 @@ def test_dropping_the_future_leaves_the_value(world, outputs):
 
     alone = without_future(inputs["current"], inputs["value"], inputs["text"])
     assert same(outputs(**inputs)["value"], alone)
+
+
+def test_first_frame_reaches_all_and_nothing_reaches_it(world, outputs):
+    _, _, inputs = world
+    first = -inputs["current"]
+    before, without = outputs(**inputs, first=first), outputs(**inputs)
+    cells = without["current"][0].shape[2]
+    assert before["current"][0].shape[2] == 2 * cells
+    after = outputs(**inputs, first=first + 1.0)
+    own = jax.tree.map(lambda x: x[:, :, cells:], (before["current"], after["current"]))
+    assert not same(*own) and not same(before["future"], after["future"]) and not same(before["value"], after["value"])
+    other = outputs(**{**inputs, "current": inputs["current"] + 1.0}, first=first)
+    memory = jax.tree.map(lambda x: x[:, :, :cells], (before["current"], other["current"]))
+    assert same(*memory)
+
+
+def test_windows_of_an_episode_share_its_first_frame(world):
+    """Keys and values of windows together are those of each alone."""
+    _, params, inputs = world
+    model = WorldValueModel(dataclasses.replace(preset(), first_frame=True))
+    current, text, first = inputs["current"][:, 0], inputs["text"], inputs["future"][:, 0]
+    streams = model.graph.merge(params)
+    both = model.context(streams, jnp.concatenate([current, 2 * current]), text, first)
+    for number, alone in enumerate((current, 2 * current)):
+        part = jax.tree.map(lambda x, at=number * SIZE: x[:, at : at + SIZE], both)
+        jax.tree.map(
+            partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5), part, model.context(streams, alone, text, first)
+        )
+
+
+def test_first_frame_is_in_loss_and_values(world):
+    _, params, inputs = world
+    model = WorldValueModel(dataclasses.replace(preset(), first_frame=True))
+    batch = {**batch_of(model, inputs), "first": inputs["future"][:, 0]}
+    loss = jax.jit(lambda batch: model.loss(params, batch, jax.random.key(0), LossConfig())[1])
+    before, after = loss(batch), loss({**batch, "first": 2 * batch["first"]})
+    assert before["value"] != after["value"] and before["video"] != after["video"]
+    predict = jax.jit(model.predict)
+    tokens, prefix = batch["text"][batch["instruction"]], batch["value"][:, 0]
+    values = [predict(params, batch["current"], prefix, tokens, first) for first in (batch["first"], batch["current"])]
+    assert not np.allclose(*values)
 
 
 def test_tokens_of_one_stream_see_each_other(world, outputs):

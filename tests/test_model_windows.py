@@ -92,6 +92,17 @@ def test_a_shift_moves_a_whole_clip_alike_and_repeats_the_border():
     assert shifts == {-2, -1, 0, 1, 2}
 
 
+def test_stills_are_first_frames_changed_as_their_windows_are():
+    rng = np.random.default_rng(0)
+    picture = rng.integers(0, 256, (1, 20, 20, 3), dtype=np.uint8)
+    windows = Windows([Film(np.repeat(picture, 12, 0), np.zeros(12), 0)], WindowsConfig(jitter=0.2, shift=0.2), seed=0)
+    frames = windows.batch(3, 4)[0]
+    np.testing.assert_array_equal(windows.stills(3, 4), frames[:, :5])  # of a film that stands still
+    moving = Film(rng.integers(0, 256, (12, 20, 20, 3), dtype=np.uint8), np.zeros(12), 0)
+    stills = Windows([moving], WindowsConfig(), seed=0).stills(0, 2)
+    assert stills.shape == (2, 5, 20, 20, 3) and (stills == moving.frames[0]).all()
+
+
 def test_a_background_is_changed_as_its_window_is():
     frames = np.random.default_rng(0).integers(0, 256, (1, 10, 10, 3), np.uint8).repeat(9, 0)
     windows = Windows(

@@ -21,7 +21,9 @@ from tests.synthetic import dataset, episode
 from wvm_rl.data.windows import Windows, WindowsConfig
 from wvm_rl.errors import InputError
 from wvm_rl.model import stages as module
+from wvm_rl.model.critic import Critic
 from wvm_rl.model.fit import Metrics, fit
+from wvm_rl.model.initial import PretrainedConfig
 from wvm_rl.model.pool import CHUNK_WINDOWS, fill, shuffled_rows
 from wvm_rl.model.stages import Stages, train
 from wvm_rl.model.training import FitConfig, Training
@@ -252,6 +254,20 @@ def test_the_video_stream_learns_first_and_stays_frozen(whole, tmp_path):
     assert any(name.startswith("video.") for name in moved) and any(name.startswith("value.") for name in moved)
     with pytest.raises(InputError, match="frozen=true needs video_steps"):
         replace(config, video_steps=0)
+
+
+def test_a_critic_learns_to_see_the_first_frame(whole, tmp_path):
+    """From the streams of one that never saw it, whose VAE it keeps."""
+    whole[1].save(tmp_path / "critic")
+    preset = replace(small().wvm, first_frame=True)
+    pretrained = PretrainedConfig(critic=str(tmp_path / "critic"))
+    config = replace(small(), wvm=preset, pretrained=pretrained, model=replace(small().model, steps=20))
+    critic, scores = train(Stages(config, corpus(), tmp_path))
+    assert critic.config.model.first_frame and np.isfinite(scores["wvm held_out_rmse"])
+    (pool,) = tmp_path.glob("pool-*")
+    assert np.load(pool / "training" / "latents.npy", mmap_mode="r").shape[1] == 3
+    critic.save(tmp_path / "watching")
+    assert Critic.load(tmp_path / "watching").fingerprint == critic.fingerprint
 
 
 def test_films_of_looks_rates_and_no_instruction(tmp_path):

@@ -24,13 +24,14 @@ def write_card(
     """
     origin = provenance()
     model = critic.config.model
+    first = "; the episode's first one is seen beside every window" if model.first_frame else ""
     sizes = {
         "preset": critic.config.preset,
         "value head": model.value.head,
         "read by": ", ".join(f"{name} {number}" for name, number in asdict(critic.config.reading).items()),
         "first parameters": start,
         "parameters": f"{sum(value.size for value in critic.params.values()):,}",
-        "frames": f"{model.size}x{model.size} at {model.fps:g} a second, camera {critic.camera}",
+        "frames": f"{model.size}x{model.size} at {model.fps:g} a second, camera {critic.camera}{first}",
         "fingerprint": critic.fingerprint,
         "seed": seed,
         "wall time since the last start": f"{seconds / 60:.0f} min",

@@ -107,11 +107,12 @@ def _inference(model: WorldValueModel, stored: Callable[[str], Any], episodes: i
     kept = {name: _struct(shape, stored(name)) for name, shape in model.graph.shapes.items()}
     frames = _struct((GROUP, CHUNK + 1, config.size, config.size, 3), jnp.uint8)
     latents = _struct((episodes, SEGMENT, *config.latent), jnp.float32)
+    first = _struct((episodes, *config.latent), jnp.float32)
     read = _struct((episodes, *config.text.shape), config.text.dtype)
     text = jax.eval_shape(programs.text, wvm, read)
     overlap = jax.eval_shape(lambda: Overlap.start(episodes))
     encode = programs.encode.lower(vae, frames).compile()
-    advance = programs.advance.lower(wvm, latents, text, overlap).compile()
+    advance = programs.advance.lower(wvm, latents, first, text, overlap).compile()
     temporary = max(_temporary(encode), _temporary(advance))
     return Plan(_bytes([vae, kept]), 0, _bytes([frames, latents, text]), temporary)
 
@@ -120,9 +121,9 @@ def _batch(model: WorldValueModel, config: PlanConfig) -> dict[str, Any]:
     """Shapes of a batch of the pool's windows."""
     latent = (config.batch, *model.config.latent)
     shape, kind = model.config.text.shape, model.config.text.dtype
+    seen = ("current", "future", *(("first",) if model.config.first_frame else ()))
     return {
-        "current": _struct(latent, jnp.float16),
-        "future": _struct(latent, jnp.float16),
+        **{name: _struct(latent, jnp.float16) for name in seen},
         "value": _struct((config.batch, CHUNK), jnp.float32),
         "text": _struct((config.instructions, *shape), kind),
         "instruction": _struct((config.batch,), jnp.int32),

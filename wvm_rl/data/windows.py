@@ -5,7 +5,7 @@ critic sees windows t = 0 .. F-1 in order at inference (t < 3 start with repeate
 windows in training. Rewinding (after ReWiND) rearranges all nine frames, the labels follow their frames.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -108,11 +108,28 @@ class Windows:
 
     def background(self, index: int) -> np.ndarray:
         """Mean picture [H,W,3] u8 of the film that window `index` shows, changed as its frames are."""
+
+        def mean(row: int) -> np.ndarray:
+            if row not in self._means:
+                self._means[row] = self.films[row].frames.mean(0).astype(np.uint8)
+            return self._means[row]
+
+        return self._alike(index, mean)
+
+    def stills(self, start: int, count: int) -> np.ndarray:
+        """First frames of the films that windows start .. start+count-1 show, changed as their frames are.
+
+        Returns:
+            [N,5,H,W,3] u8: standing still, as prefix and current frames of a film's first window do.
+        """
+        first = [self._alike(index, lambda row: self.films[row].frames[0]) for index in range(start, start + count)]
+        return np.repeat(np.stack(first)[:, None], CURRENT.stop, 1)
+
+    def _alike(self, index: int, picture: Callable[[int], np.ndarray]) -> np.ndarray:
+        """The picture of a film's row, changed as the frames of window `index` are."""
         rng, row, _ = self._chosen(index)
         motion(rng, self.config)
-        if row not in self._means:
-            self._means[row] = self.films[row].frames.mean(0).astype(np.uint8)
-        return augmented(self._means[row], rng, self.config)
+        return augmented(picture(row), rng, self.config)
 
     def _chosen(self, index: int) -> tuple[np.random.Generator, int, int]:
         rng = np.random.default_rng([self.seed, index])

@@ -157,8 +157,10 @@ class Critic:
             raise InputError(f"{path}: not the configuration of a critic of format {FORMAT}")
         if str(content.get("preset")) not in PRESETS:
             raise InputError(f"{path}: preset {content.get('preset')} is unknown: choose one of {', '.join(PRESETS)}")
-        content.setdefault("reading", asdict(Reading()))  # of critics of before
         kind, model = PRESETS[content["preset"]], content.get("model")
+        content.setdefault("reading", asdict(Reading()))  # of critics of before
+        if isinstance(model, dict):
+            model.setdefault("first_frame", False)  # likewise
         if isinstance(model, dict) and isinstance(model.get("text"), dict) and isinstance(kind().text, Umt5TextConfig):
             model["text"]["file"] = default_cache()
         config = read(CriticConfig, content, str(path), model=kind)

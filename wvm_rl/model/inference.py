@@ -120,25 +120,31 @@ class Inference:
         """Advances every slot's episode by up to SEGMENT windows."""
         config = self.model.config
         latents = np.zeros((len(slots), SEGMENT, *config.latent), np.float32)
+        first = np.zeros((len(slots), *config.latent), np.float32)
         shown = next(track.text for track in slots if track is not None)
         text = np.zeros((len(slots), *shown.shape), np.float32)
         for slot, track in enumerate(slots):
             if track is not None:
                 part = track.latents[track.at : track.at + SEGMENT]
-                latents[slot, : len(part)], text[slot] = part, track.text
-        states, prefixes = jax.device_get(self.advance(self._wvm, latents, text, state))
+                latents[slot, : len(part)], first[slot], text[slot] = part, track.latents[0], track.text
+        states, prefixes = jax.device_get(self.advance(self._wvm, latents, first, text, state))
         for slot, track in enumerate(slots):
             if track is not None:
                 track.collect(prefixes[:, :, slot], states[:, :, slot])
         return states[-1].copy()
 
-    def _segment(self, params: weights.Params, latents: Array, text: Array, state: Array) -> tuple[Array, Array]:
-        """Latents [B,W,h,w,z] -> overlap state after each window [W,3,B,3], mean and std at its first frame [W,2,B]."""
+    def _segment(
+        self, params: weights.Params, latents: Array, first: Array, text: Array, state: Array
+    ) -> tuple[Array, Array]:
+        """Windows of episodes in order.
+
+        Latents [B,W,h,w,z], those of the first windows [B,h,w,z], text [B,L,D] and overlap state -> overlap state after
+        each window [W,3,B,3], mean and std at its first frame [W,2,B].
+        """
         episodes, windows = latents.shape[:2]
-        streams = self.model.graph.merge(params)
-        flat = latents.swapaxes(0, 1).reshape(-1, 1, *latents.shape[2:])
+        flat = latents.swapaxes(0, 1).reshape(-1, *latents.shape[2:])
         tiled = jnp.tile(text, (windows, 1, 1))
-        flat_context = streams.context(flat, tiled)
+        flat_context = self.model.context(self.model.graph.merge(params), flat, text, first)
         context = jax.tree.map(
             lambda x: jnp.moveaxis(x.reshape(x.shape[0], windows, episodes, *x.shape[2:]), 1, 0), flat_context
         )

@@ -66,7 +66,7 @@ class PretrainedConfig:
             modules = tuple(name for name in wanted if isinstance(wanted[name], dict))
             for name in modules:
                 _compare(self.critic, name, own[name], wanted[name], ("head",) if name == "value" else ())
-            _compare(self.critic, "model", own, wanted, modules)
+            _compare(self.critic, "model", own, wanted, (*modules, "first_frame"))  # which adds no parameters
             return {"vae": self._critic.fingerprint}  # the one fingerprint of all its weights
         if self.path is None:
             return {}

@@ -1,7 +1,8 @@
 """A fixed pool of encoded training windows on disk: latents are made once, training only reads them.
 
 Encoding costs more than a training step, and the VAE is frozen. Files of a pool's folder, memory-mapped:
-latents.npy [N,2,h,w,z] f16 (current and future), values.npy [N,4] f32 (current frames), instructions.npy [N] i32.
+latents.npy [N,2,h,w,z] f16 (current and future; [N,3,h,w,z] with the episode's first frame), values.npy [N,4] f32
+(current frames), instructions.npy [N] i32.
 Chunks are encoded in order and counted in progress.json, so a killed run goes on where it was.
 """
 
@@ -26,7 +27,7 @@ CHUNK_WINDOWS = 256  # windows between two entries of progress
 class Pool:
     """Encoded windows, as arrays that may lie on disk."""
 
-    latents: np.ndarray  # [N,2,h,w,z] f16
+    latents: np.ndarray  # [N,2,h,w,z] f16, or [N,3,h,w,z]
     values: np.ndarray  # [N,4] f32
     instructions: np.ndarray  # [N] i32
 
@@ -35,10 +36,9 @@ class Pool:
 
     def batch(self, rows: np.ndarray) -> dict[str, np.ndarray]:
         """The windows `rows` as the loss reads them, without the table of instructions."""
-        latents = self.latents[rows]
+        latents = self.latents[rows].swapaxes(0, 1)
         return {
-            "current": latents[:, 0],
-            "future": latents[:, 1],
+            **dict(zip(("current", "future", "first"), latents)),
             "value": self.values[rows],
             "instruction": self.instructions[rows],
         }
@@ -62,16 +62,18 @@ def fill(
     count: int,
     latent: tuple[int, int, int],
     meta: dict[str, Any],
+    first_frame: bool = False,
 ) -> Pool:
     """Encodes windows 0 .. count-1, or what is missing of them.
 
     Args:
         folder: of the pool; made if absent.
         windows: frames, values and instructions by index.
-        encode: u8 frames [CHUNK_WINDOWS,9,H,W,3] -> normalised latents [CHUNK_WINDOWS,3,h,w,z].
+        encode: u8 frames [CHUNK_WINDOWS,1+4k,H,W,3] -> normalised latents [CHUNK_WINDOWS,1+k,h,w,z].
         count: windows; rounded up to whole chunks.
         latent: h, w, z.
         meta: JSON values that say what the pool belongs to.
+        first_frame: of the episode, standing still, is encoded for every window, too.
 
     Raises:
         InputError: the folder holds a pool of something else.
@@ -80,7 +82,7 @@ def fill(
     size = chunks * CHUNK_WINDOWS
     progress = folder / "progress.json"
     shapes = {
-        "latents": ((size, 2, *latent), np.float16),
+        "latents": ((size, 3 if first_frame else 2, *latent), np.float16),
         "values": ((size, 4), np.float32),
         "instructions": ((size,), np.int32),
     }
@@ -99,7 +101,9 @@ def fill(
     for chunk in tqdm(range(done, chunks), desc="encoding windows", initial=done, total=chunks, unit="chunk"):
         part = slice(chunk * CHUNK_WINDOWS, (chunk + 1) * CHUNK_WINDOWS)
         frames, values, instructions = windows.batch(part.start, CHUNK_WINDOWS)
-        arrays["latents"][part] = encode(frames)[:, 1:]
+        arrays["latents"][part, :2] = encode(frames)[:, 1:]
+        if first_frame:
+            arrays["latents"][part, 2] = encode(windows.stills(part.start, CHUNK_WINDOWS))[:, 1]
         arrays["values"][part] = values[:, CURRENT]
         arrays["instructions"][part] = instructions
         for array in arrays.values():

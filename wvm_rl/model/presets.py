@@ -19,6 +19,7 @@ class WvmConfig:
 
     size: int = 256  # pixels, height and width (open in the paper)
     fps: float = 2.0  # frames a second (open in the paper, see PAPER.md section 6)
+    first_frame: bool = False  # the episode's first frame is seen beside every window (not in the paper)
     vae: VaeConfig = field(default_factory=VaeConfig)
     transformer: TransformerConfig = field(default_factory=TransformerConfig)
     value: ValueConfig = field(default_factory=ValueConfig)
@@ -45,6 +46,8 @@ class WvmConfig:
         settings = asdict(self)
         for name in ("unroll", "remat"):
             del settings["transformer"][name]
+        if not self.first_frame:
+            del settings["first_frame"]  # models of before had no choice
         settings["text"].pop("file", None)
         return settings
 

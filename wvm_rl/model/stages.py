@@ -109,6 +109,8 @@ class Stages:
         self.pool_meta = {"vae": self.vae_meta, "count": config.pool}
         if config.windows != self._seen:
             self.pool_meta["windows"] = asdict(config.windows)
+        if preset.first_frame:
+            self.pool_meta["first_frame"] = True
         self.model_meta: dict[str, Any] = {
             "pool": self.pool_meta,
             "preset": preset.shaping(),
@@ -164,12 +166,13 @@ class Stages:
 
     def pools(self, params: dict[str, np.ndarray], statistics: LatentStatistics) -> tuple[Pool, Pool]:
         """Encodes the training windows, and a few of held-out episodes."""
-        config, folder, latent = self.config, self.folder("pool", self.pool_meta), self.config.wvm.latent
+        config, folder, preset = self.config, self.folder("pool", self.pool_meta), self.config.wvm
         encode = self._encoder(params, statistics)
         windows = Windows(self.films.training, config.windows, config.seed + 2)
         check = Windows(self.films.held_out, config.windows, config.seed + 3)
-        pool = fill(folder / "training", windows, encode, config.pool, latent, self.pool_meta)
-        return pool, fill(folder / "held_out", check, encode, 4 * CHUNK_WINDOWS, latent, self.pool_meta)
+        kind = preset.latent, self.pool_meta, preset.first_frame
+        pool = fill(folder / "training", windows, encode, config.pool, *kind)
+        return pool, fill(folder / "held_out", check, encode, 4 * CHUNK_WINDOWS, *kind)
 
     @property
     def encoded(self) -> bool:
@@ -193,14 +196,15 @@ class Stages:
             devices, min(config.model.batch, CHUNK_WINDOWS) // devices * devices
         )  # no more memory than an update
         probe = held_out.batch(np.arange(len(held_out)))
+        seen = ("current", "first") if "first" in probe else ("current",)
 
         def check(params: Any) -> dict[str, float]:
             """Root mean square error on held-out windows, given the true prefix."""
             tokens, error = self.text[probe["instruction"]], []
             for at in range(0, len(held_out) - group + 1, group):
                 part = slice(at, at + group)
-                current = probe["current"][part].astype(np.float32)
-                values = predict(params, current, probe["value"][part, 0], tokens[part])
+                current, *first = (probe[name][part].astype(np.float32) for name in seen)
+                values = predict(params, current, probe["value"][part, 0], tokens[part], *first)
                 error.append(np.square(np.asarray(values)[:, 1:] - probe["value"][part, 1:]).mean())
             return {"held_out_rmse": float(np.sqrt(np.mean(error)))}
 

@@ -4,13 +4,16 @@ The asymmetric mask needs no mask. Current video tokens attend to nobody else, s
 leaves keys and values of every layer; future video tokens attend to those and their own; value tokens to those
 and their own:
 
-    query \\ key   current  future  value
-    current          x
-    future           x        x
-    value            x                x
+    query \\ key   first  current  future  value
+    first           x
+    current         x       x
+    future          x       x        x
+    value           x       x                x
 
-Hence neither the future nor the values can touch the current stream, and at inference the future is not computed.
-Values are mapped from [0,1] to [-1,1] inside, to the scale of the noise.
+`first`, the latent of the episode's first frame standing still, is there with `first_frame` alone: what the paper's
+window shows does not say where an object came from, and so not how long the way is. It sees itself only, so that an
+episode's windows share its keys and values. Hence neither the future nor the values can touch the current stream, and
+at inference the future is not computed. Values are mapped from [0,1] to [-1,1] inside, to the scale of the noise.
 """
 
 from dataclasses import dataclass
@@ -30,7 +33,7 @@ from wvm_rl.model.wan import rope
 from wvm_rl.model.wan.transformer import KeyValue, WanTransformer
 from wvm_rl.model.weights import Graph, Params
 
-CURRENT, FUTURE = 0.0, 1.0  # temporal positions of the two latents; only their difference matters
+FIRST, CURRENT, FUTURE = -1.0, 0.0, 1.0  # temporal positions of the latents; only their differences matter
 
 
 class Streams(nnx.Module):
@@ -52,10 +55,18 @@ class Streams(nnx.Module):
         middle = [np.full(CHUNK, (side - 1) / 2) for side in self.cells]
         return rope.table(np.stack([time, *middle], -1), self.head_dim)
 
-    def context(self, current: Array, text: Array) -> KeyValue:
-        """Clean current latent [B,1,h,w,z] and text [B,L,D] -> keys and values of every layer."""
-        clean = jnp.zeros((current.shape[0], 1))  # tau = 1 is Wan's timestep 0
-        return self.video(current, clean, text, self._video_rope(CURRENT))[1]
+    def memory(self, first: Array, text: Array) -> KeyValue:
+        """Clean latent [B,1,h,w,z] of the first frame and text [B,L,D] -> keys and values of every layer."""
+        return self._seen(first, text, FIRST, None)
+
+    def context(self, current: Array, text: Array, memory: KeyValue | None = None) -> KeyValue:
+        """Clean current latent [B,1,h,w,z] and text [B,L,D] -> keys and values of every layer, memory's first."""
+        own = self._seen(current, text, CURRENT, memory)
+        return own if memory is None else jax.tree.map(lambda *parts: jnp.concatenate(parts, 2), memory, own)
+
+    def _seen(self, latent: Array, text: Array, time: float, context: KeyValue | None) -> KeyValue:
+        clean = jnp.zeros((latent.shape[0], 1))  # tau = 1 is Wan's timestep 0
+        return self.video(latent, clean, text, self._video_rope(time), context)[1]
 
     def future_velocity(self, noisy: Array, tau: Array, text: Array, context: KeyValue) -> Array:
         """Noised future latent [B,1,h,w,z] at tau [B,1] -> its velocity."""
@@ -113,7 +124,7 @@ class WorldValueModel:
         Args:
             params: of `Streams`.
             batch: current, future [B,h,w,z] normalised latents; value [B,4] in [0,1]; text [N,...] table of
-                tokenised instructions; instruction [B] row of that table.
+                tokenised instructions; instruction [B] row of that table; with `first_frame`, first [B,h,w,z].
             rng: key; the loss is a pure function of it.
             config: weights.
 
@@ -121,13 +132,14 @@ class WorldValueModel:
             Scalar loss and its parts.
         """
         streams: Streams = self.graph.merge(params)
-        current = batch["current"].astype(jnp.float32)[:, None]
+        current = batch["current"].astype(jnp.float32)
         future = batch["future"].astype(jnp.float32)[:, None]
         value = 2.0 * batch["value"].astype(jnp.float32) - 1.0
         size = value.shape[0]
         keys = jax.random.split(rng, 5)
         text = streams.text(batch["text"])[batch["instruction"]]
-        context = streams.context(current, text)
+        first = batch["first"].astype(jnp.float32) if self.config.first_frame else None
+        context = self.context(streams, current, text, first)
 
         parts: dict[str, Array] = {}
         if value_too:  # the first token is given clean, as at inference, or replaced at random
@@ -145,6 +157,26 @@ class WorldValueModel:
         else:
             loss = parts["video"]
         return loss, {"loss": loss, **parts}
+
+    def context(self, streams: Streams, current: Array, text: Array, first: Array | None) -> KeyValue:
+        """What values and futures of W windows of each of B episodes may attend to.
+
+        Args:
+            streams: of the parameters.
+            current: normalised latents [W*B,h,w,z], ordered by window, then episode.
+            text: tokens [B,L,D].
+            first: latents [B,h,w,z] of the episodes' first frames standing still; read with `first_frame` alone.
+
+        Returns:
+            Keys and values of every layer.
+        """
+        windows = len(current) // len(text)
+        memory = None
+        if self.config.first_frame:
+            assert first is not None
+            own = streams.memory(first[:, None], text)
+            memory = jax.tree.map(lambda x: jnp.tile(x, (1, windows, 1, 1, 1)), own)
+        return streams.context(current[:, None], jnp.tile(text, (windows, 1, 1)), memory)
 
     def values(
         self,
@@ -167,8 +199,13 @@ class WorldValueModel:
         """The value stream as heads see it."""
         return lambda noisy, tau: streams.value_outputs(noisy, tau, text, context)
 
-    def predict(self, params: Params, current: Array, prefix: Array, tokens: Array) -> Array:
-        """Normalised current latents [B,h,w,z], prefix [B], tokenised instructions [B,...] -> values [B,4]."""
+    def predict(
+        self, params: Params, current: Array, prefix: Array, tokens: Array, first: Array | None = None
+    ) -> Array:
+        """Normalised current latents [B,h,w,z], prefix [B], tokenised instructions [B,...] -> values [B,4].
+
+        With `first_frame`, `first` [B,h,w,z] is read, too.
+        """
         streams: Streams = self.graph.merge(params)
         text = streams.text(tokens)
-        return self.values(params, streams.context(current[:, None], text), prefix, text)
+        return self.values(params, self.context(streams, current, text, first), prefix, text)
