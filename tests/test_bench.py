@@ -1,19 +1,23 @@
 """The benchmark's command, its exported videos, and predictions made elsewhere."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
+from safetensors.numpy import load_file
 
 from tests.synthetic import Brightness, dataset, episode
 from wvm_rl import bench, bench_clips
 from wvm_rl.bench import BenchConfig
 from wvm_rl.errors import InputError
+from wvm_rl.model.weights import Graph
 from wvm_rl.pretrain import DataConfig
 from wvm_rl.scores import pooled
 from wvm_rl.values.file import Predictions
 from wvm_rl.values.learned import RELEASED
+from wvm_rl.values.networks import StateNet
 from wvm_rl.values.regressors import State
 from wvm_rl.values.wvm import Wvm, WvmConfig
 
@@ -82,6 +86,22 @@ def test_the_default_regressors_are_released():
     for source in bench.learned(config, critic).values():
         places = source._places.values() if isinstance(source, State) else [(source._path, "")]
         assert all(path.parent == RELEASED for path, _ in places), source.name
+
+
+def test_released_regressors_read_as_when_they_were_released(tmp_path, monkeypatch):
+    """Pinned: whoever changes how they read must raise their `version`, and release others."""
+    monkeypatch.setattr(bench, "collect", lambda _: pytest.fail("nothing is to be collected"))
+    config = BenchConfig()
+    critic = WvmConfig(critic=config.critic).source().critic
+    sources = bench.learned(config, critic)
+    seen = replace(episode(0, 80, interval=4, size=96), instruction=critic.instructions[0])
+    data = dataset(tmp_path / "lift.hdf5", [seen])
+    for name, pinned in (("frame", [0.4753, 0.3640, 0.3597]), ("video", [0.2862, 0.0909, 0.6688])):
+        value = next(sources[name].values(data)).value
+        np.testing.assert_allclose(value[[0, 10, 19]], pinned, atol=5e-3)
+    for path, _ in sources["floor"]._places.values():
+        shapes = {name: value.shape for name, value in load_file(path).items()}
+        assert Graph(lambda rngs, n=shapes["layers.0.kernel"][0]: StateNet(n, rngs=rngs)).shapes == shapes
 
 
 def test_places_and_names_are_checked():

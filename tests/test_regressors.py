@@ -108,9 +108,14 @@ def test_released_regressors_need_no_episodes(tmp_path):
     shelf = replace(known.shelf, datasets=["collected otherwise"], released=released)
     given = replace(known, load=absent, shelf=shelf)
     np.testing.assert_array_equal(next(Frame(SHORT, given).values(fresh)).value, found.value)
+
+    class Newer(Frame):
+        version = Frame.version + 1
+
+    assert Newer(SHORT, given)._path is None  # what was learned another way is not read
     other = replace(SHORT, steps=121)
-    assert shelf.place("frame", asdict(other), given.settings())[0] is None  # to be trained
-    assert replace(shelf, released=None).place("frame", asdict(SHORT), given.settings())[0] is None
+    assert shelf.place("frame", Frame.version, asdict(other), given.settings())[0] is None  # to be trained
+    assert replace(shelf, released=None).place("frame", Frame.version, asdict(SHORT), given.settings())[0] is None
 
 
 def test_settings_out_of_range_are_refused():

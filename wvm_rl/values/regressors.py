@@ -77,11 +77,12 @@ class Frame:
     """Reads progress off one frame and the instruction; learns when values are first asked of it."""
 
     name = "frame"
+    version = 1  # raised by every change of how it learns or reads, so that nothing of before is taken for it
 
     def __init__(self, config: RegressorConfig, films: Films):
         self.config, self.films = config, films
-        self._path, trained = films.shelf.place(self.name, asdict(config), films.settings())
-        self.fingerprint = digest(trained, films.reading.smooth)
+        self._path, trained = films.shelf.place(self.name, self.version, asdict(config), films.settings())
+        self.fingerprint = digest(self.version, trained, films.reading.smooth)
         self._params: Params | None = None
         self._graph = Graph(lambda rngs: FrameNet(films.size, len(films.instructions), rngs=rngs))
         self._predict = jax.jit(lambda params, *given: self._graph.merge(params)(*given))
@@ -166,11 +167,12 @@ class State:
     """
 
     name = "floor"
+    version = 1  # as of the others
 
     def __init__(self, config: RegressorConfig, experts: Mapping[str, Callable[[], Dataset]], shelf: Shelf):
         self.config, self.experts = config, experts
-        self._places = {task: shelf.place(f"{self.name}-{task}", asdict(config)) for task in experts}
-        self.fingerprint = digest([trained for _, trained in self._places.values()])
+        self._places = {task: shelf.place(f"{self.name}-{task}", self.version, asdict(config)) for task in experts}
+        self.fingerprint = digest(self.version, [trained for _, trained in self._places.values()])
         self._known: dict[str, Callable[[np.ndarray], Array]] = {}
 
     def values(self, dataset: Dataset, start: int = 0) -> Iterator[Values]:
