@@ -43,6 +43,7 @@ VARIANTS = {  # name -> what it is, and overrides of the recipe; the later one w
     "fps2": ("2 frames a second", "wvm.fps=2 data.fps=10"),
     "fps10": ("10 frames a second", "wvm.fps=10 data.fps=10"),
     "no_text": ("no instruction", "data.text=false"),
+    "first_frame": ("the episode's first frame in sight (not in the paper)", "wvm.first_frame=true"),
 }
 
 

@@ -83,7 +83,7 @@ def test_the_default_regressors_are_released():
     """A user who runs the benchmark as it is trains none."""
     config = BenchConfig()
     critic = WvmConfig(critic=config.critic).source().critic
-    for source in bench.learned(config, critic).values():
+    for source in bench.regressors_of(config, critic).values():
         places = source._places.values() if isinstance(source, State) else [(source._path, "")]
         assert all(path.parent == RELEASED for path, _ in places), source.name
 
@@ -93,7 +93,7 @@ def test_released_regressors_read_as_when_they_were_released(tmp_path, monkeypat
     monkeypatch.setattr(bench, "collect", lambda _: pytest.fail("nothing is to be collected"))
     config = BenchConfig()
     critic = WvmConfig(critic=config.critic).source().critic
-    sources = bench.learned(config, critic)
+    sources = bench.regressors_of(config, critic)
     seen = replace(episode(0, 80, interval=4, size=96), instruction=critic.instructions[0])
     data = dataset(tmp_path / "lift.hdf5", [seen])
     for name, pinned in (("frame", [0.4753, 0.3640, 0.3597]), ("video", [0.2862, 0.0909, 0.6688])):

@@ -126,7 +126,7 @@ def rows_of(
     return rows
 
 
-def learned(config: BenchConfig, critic: Critic) -> dict[str, Source]:
+def regressors_of(config: BenchConfig, critic: Critic) -> dict[str, Source]:
     """The regressors asked for, by name; nothing is collected or trained before they are asked for values."""
     if not any(name in LEARNED for name in config.models):
         return {}
@@ -197,7 +197,7 @@ def main(config: BenchConfig, folder: Path) -> None:
         export(target, datasets, critic.camera)
         print(f"{sum(map(len, datasets.values()))} videos in {target}")
         return
-    regressors = learned(config, critic)
+    regressors = regressors_of(config, critic)
     inputs = {"critic": wvm.fingerprint, "episodes": ", ".join(dataset_path(plan).name for plan in fresh.values())}
     if regressors:
         inputs["regressors"] = ", ".join(f"{name} {each.fingerprint[:16]}" for name, each in regressors.items())
