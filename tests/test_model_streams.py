@@ -106,6 +106,18 @@ def test_first_frame_reaches_all_and_nothing_reaches_it(world, outputs):
     assert same(*memory)
 
 
+def test_the_first_frame_is_one_latent_before_the_current(world):
+    model, params, inputs = world
+
+    @jax.jit
+    def run(first, text):
+        streams = model.graph.merge(params)
+        place = table(grid([-1.0], *streams.cells), streams.head_dim)
+        return streams.memory(first, text), streams.video(first, jnp.zeros((SIZE, 1)), text, place)[1]
+
+    assert same(*run(inputs["current"], inputs["text"]))
+
+
 def test_windows_of_an_episode_share_its_first_frame(world):
     """Keys and values of windows together are those of each alone."""
     _, params, inputs = world

@@ -2,7 +2,7 @@
 
 Prints one JSON line: mesh -> relative difference of the loss, largest of the gradients in shares of each one's largest
 entry, and the shape a device holds of one parameter, its moment and its mean; `lora` is the mixed mesh with low-rank
-updates of a frozen video stream.
+updates of a frozen video stream, and the first frame in sight.
 """
 
 import json
@@ -30,7 +30,7 @@ def model_of(rank: int = 0) -> WorldValueModel:
     """The toy with sides that eight devices divide, and with the scan and rematerialisation of the large preset."""
     config, heads = preset(), {"num_attention_heads": 4, "attention_head_dim": 8}
     transformer = replace(config.transformer, **heads, remat=True, lora_rank=rank)
-    return WorldValueModel(replace(config, transformer=transformer))
+    return WorldValueModel(replace(config, transformer=transformer, first_frame=rank > 0))
 
 
 def batch_of(model: WorldValueModel) -> dict[str, np.ndarray]:
@@ -38,6 +38,7 @@ def batch_of(model: WorldValueModel) -> dict[str, np.ndarray]:
     return {
         "current": rng.normal(size=(SIZE, *model.config.latent)).astype(np.float32),
         "future": rng.normal(size=(SIZE, *model.config.latent)).astype(np.float32),
+        "first": rng.normal(size=(SIZE, *model.config.latent)).astype(np.float32),
         "value": rng.uniform(size=(SIZE, 4)).astype(np.float32),
         "text": np.stack([model.config.text.tokenize(words) for words in ("lift", "stack")]),
         "instruction": rng.integers(0, 2, SIZE).astype(np.int32),

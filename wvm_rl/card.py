@@ -24,7 +24,7 @@ def write_card(
     """
     origin = provenance()
     model = critic.config.model
-    first = "; the episode's first one is seen beside every window" if model.first_frame else ""
+    first = "; the episode's first frame is seen beside every window" if model.first_frame else ""
     sizes = {
         "preset": critic.config.preset,
         "value head": model.value.head,

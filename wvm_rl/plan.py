@@ -114,7 +114,7 @@ def _inference(model: WorldValueModel, stored: Callable[[str], Any], episodes: i
     encode = programs.encode.lower(vae, frames).compile()
     advance = programs.advance.lower(wvm, latents, first, text, overlap).compile()
     temporary = max(_temporary(encode), _temporary(advance))
-    return Plan(_bytes([vae, kept]), 0, _bytes([frames, latents, text]), temporary)
+    return Plan(_bytes([vae, kept]), 0, _bytes([frames, latents, first, text]), temporary)
 
 
 def _batch(model: WorldValueModel, config: PlanConfig) -> dict[str, Any]:

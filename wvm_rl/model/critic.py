@@ -135,6 +135,8 @@ class Critic:
             weights.save(partial_folder / "model.safetensors", self.params)
             config = asdict(self.config)
             config["model"]["text"].pop("file", None)  # each user's own, see `load`
+            if not self.config.model.first_frame:
+                del config["model"]["first_frame"]  # as critics of before, which had no choice
             (partial_folder / "config.json").write_text(_json(config))
             if self.card:
                 (partial_folder / "README.md").write_text(self.card)

@@ -136,10 +136,17 @@ class Inference:
     def _segment(
         self, params: weights.Params, latents: Array, first: Array, text: Array, state: Array
     ) -> tuple[Array, Array]:
-        """Windows of episodes in order.
+        """Reads W windows of each of B episodes in order.
 
-        Latents [B,W,h,w,z], those of the first windows [B,h,w,z], text [B,L,D] and overlap state -> overlap state after
-        each window [W,3,B,3], mean and std at its first frame [W,2,B].
+        Args:
+            params: of the model.
+            latents: of the windows [B,W,h,w,z].
+            first: of the episodes' first windows [B,h,w,z].
+            text: tokens [B,L,D].
+            state: overlap state [3,B,3].
+
+        Returns:
+            Overlap state after each window [W,3,B,3], and mean and std at its first frame [W,2,B].
         """
         episodes, windows = latents.shape[:2]
         flat = latents.swapaxes(0, 1).reshape(-1, *latents.shape[2:])

@@ -47,7 +47,9 @@ class PretrainedConfig:
         """The start of a model in words, for its card."""
         if self.critic is not None:
             head = "" if self._same_head(config) else " but for the value head, which was drawn at random"
-            return f"those of critic {self._critic.fingerprint}{head}; its VAE was used as it is"
+            other = self._critic.config.model.first_frame != config.first_frame
+            seen = f", which saw {'no' if config.first_frame else 'the'} first frame" if other else ""
+            return f"those of critic {self._critic.fingerprint}{seen}{head}; its VAE was used as it is"
         if self.path is None:
             return "drawn at random"
         rank = config.transformer.lora_rank

@@ -73,7 +73,7 @@ def fill(
         count: windows; rounded up to whole chunks.
         latent: h, w, z.
         meta: JSON values that say what the pool belongs to.
-        first_frame: of the episode, standing still, is encoded for every window, too.
+        first_frame: whether every window has a third latent, of its episode's first frame standing still.
 
     Raises:
         InputError: the folder holds a pool of something else.

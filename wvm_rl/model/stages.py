@@ -170,9 +170,9 @@ class Stages:
         encode = self._encoder(params, statistics)
         windows = Windows(self.films.training, config.windows, config.seed + 2)
         check = Windows(self.films.held_out, config.windows, config.seed + 3)
-        kind = preset.latent, self.pool_meta, preset.first_frame
-        pool = fill(folder / "training", windows, encode, config.pool, *kind)
-        return pool, fill(folder / "held_out", check, encode, 4 * CHUNK_WINDOWS, *kind)
+        fills = partial(fill, encode=encode, latent=preset.latent, meta=self.pool_meta, first_frame=preset.first_frame)
+        pool = fills(folder / "training", windows, count=config.pool)
+        return pool, fills(folder / "held_out", check, count=4 * CHUNK_WINDOWS)
 
     @property
     def encoded(self) -> bool:
@@ -196,15 +196,15 @@ class Stages:
             devices, min(config.model.batch, CHUNK_WINDOWS) // devices * devices
         )  # no more memory than an update
         probe = held_out.batch(np.arange(len(held_out)))
-        seen = ("current", "first") if "first" in probe else ("current",)
+        seen = ("current", "first") if config.wvm.first_frame else ("current",)
 
         def check(params: Any) -> dict[str, float]:
             """Root mean square error on held-out windows, given the true prefix."""
             tokens, error = self.text[probe["instruction"]], []
             for at in range(0, len(held_out) - group + 1, group):
                 part = slice(at, at + group)
-                current, *first = (probe[name][part].astype(np.float32) for name in seen)
-                values = predict(params, current, probe["value"][part, 0], tokens[part], *first)
+                given = {name: probe[name][part].astype(np.float32) for name in seen}
+                values = predict(params, prefix=probe["value"][part, 0], tokens=tokens[part], **given)
                 error.append(np.square(np.asarray(values)[:, 1:] - probe["value"][part, 1:]).mean())
             return {"held_out_rmse": float(np.sqrt(np.mean(error)))}
 

@@ -34,7 +34,7 @@ class ValueTransformer(nnx.Module):
     """Value tokens, their timesteps, text and the current video tokens' keys and values in; what the head reads out.
 
     Queries, keys and values of the joint self-attention are projected from the stream's width to the video
-    width and back, so a value token attends to value tokens and current video tokens alike. A learned vector a
+    width and back, so a value token attends to value tokens and clean video tokens alike. A learned vector a
     place tells the tokens of a chunk apart, as they all start from the same noise (0) at inference.
     """
 

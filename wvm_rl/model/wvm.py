@@ -11,9 +11,10 @@ and their own:
     value           x       x                x
 
 `first`, the latent of the episode's first frame standing still, is there with `first_frame` alone: what the paper's
-window shows does not say where an object came from, and so not how long the way is. It sees itself only, so that an
-episode's windows share its keys and values. Hence neither the future nor the values can touch the current stream, and
-at inference the future is not computed. Values are mapped from [0,1] to [-1,1] inside, to the scale of the noise.
+window shows does not say where an object came from, and so not how long the way is. It sees itself only, so that its
+keys and values are computed once for many windows of an episode. Hence neither the future nor the values can touch
+the current stream, and at inference the future is not computed. Values are mapped from [0,1] to [-1,1] inside, to the
+scale of the noise.
 """
 
 from dataclasses import dataclass
@@ -170,13 +171,16 @@ class WorldValueModel:
         Returns:
             Keys and values of every layer.
         """
-        windows = len(current) // len(text)
+        windows, rest = divmod(len(current), len(text))
+        assert not rest, (current.shape, text.shape)
         memory = None
         if self.config.first_frame:
-            assert first is not None
-            own = streams.memory(first[:, None], text)
-            memory = jax.tree.map(lambda x: jnp.tile(x, (1, windows, 1, 1, 1)), own)
-        return streams.context(current[:, None], jnp.tile(text, (windows, 1, 1)), memory)
+            assert first is not None, "a model with first_frame=true reads latents of first frames"
+            memory = streams.memory(first[:, None], text)
+        if windows > 1:
+            text = jnp.tile(text, (windows, 1, 1))
+            memory = jax.tree.map(lambda x: jnp.tile(x, (1, windows, 1, 1, 1)), memory)
+        return streams.context(current[:, None], text, memory)
 
     def values(
         self,

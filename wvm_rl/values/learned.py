@@ -45,8 +45,8 @@ class RegressorConfig:
 class Shelf:
     """Where parameters are kept: those released with this package, and those trained here.
 
-    Released ones are named by their settings, so that nobody need collect what they learned from. Those trained here
-    are named by their datasets, too: code that collects otherwise makes others.
+    Released ones are named by version and settings, so that nobody need collect what they learned from. Those trained
+    here are named by their datasets, too: code that collects otherwise makes others.
 
     Attributes:
         settings: JSON-like, of the data that is learned from.
@@ -60,13 +60,14 @@ class Shelf:
     folder: Path | None = None
     released: Path | None = RELEASED
 
-    def place(self, name: str, *own: Any) -> tuple[Path | None, str]:
+    def place(self, name: str, version: int, *own: Any) -> tuple[Path | None, str]:
         """File of a regressor, None if it is not kept, and a hash of what its parameters depend on.
 
         Args:
+            version: of how it learns and reads.
             own: JSON-like, its other settings.
         """
-        stem = f"{name}-{digest(self.settings, *own)[:16]}"
+        stem = f"{name}-{digest(self.settings, version, *own)[:16]}"
         if self.released and (path := self.released / f"{stem}.safetensors").exists():
             return path, hashlib.sha256(path.read_bytes()).hexdigest()
         trained = digest(stem, list(self.datasets))

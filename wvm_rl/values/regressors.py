@@ -77,7 +77,7 @@ class Frame:
     """Reads progress off one frame and the instruction; learns when values are first asked of it."""
 
     name = "frame"
-    version = 1  # raised by every change of how it learns or reads, so that nothing of before is taken for it
+    version = 1  # raised with every change of how it learns or reads: nothing of before is taken for it
 
     def __init__(self, config: RegressorConfig, films: Films):
         self.config, self.films = config, films
@@ -114,6 +114,7 @@ class Video(Frame):
     """Reads progress off the video so far, after ReWiND: rewound videos teach that it may fall."""
 
     name = "video"
+    version = 1  # its own
 
     def __init__(self, config: RegressorConfig, films: Films):
         super().__init__(config, films)
