@@ -38,10 +38,10 @@ def batch_of(model: WorldValueModel) -> dict[str, np.ndarray]:
     return {
         "current": rng.normal(size=(SIZE, *model.config.latent)).astype(np.float32),
         "future": rng.normal(size=(SIZE, *model.config.latent)).astype(np.float32),
-        "first": rng.normal(size=(SIZE, *model.config.latent)).astype(np.float32),
         "value": rng.uniform(size=(SIZE, 4)).astype(np.float32),
         "text": np.stack([model.config.text.tokenize(words) for words in ("lift", "stack")]),
         "instruction": rng.integers(0, 2, SIZE).astype(np.int32),
+        "first": rng.normal(size=(SIZE, *model.config.latent)).astype(np.float32),
     }
 
 
