@@ -151,7 +151,8 @@ def weights(cells: list[dict[str, Any]], folder: Path) -> None:
             for kind, row in cell["favour"]["kinds"].items():
                 counts = np.array(row["histogram"])
                 axis.stairs(counts / counts.sum(), cell["favour"]["edges"], color=shades[kind], lw=1)
-            axis.set(title=cell["agent"], ylim=(0, 1.02))
+            axis.set(ylim=(0, 1.02))
+            axis.set_title(cell["agent"], fontsize=6)  # the longest stand side by side
         axes[0, 0].set(xlabel="weight, or condition", ylabel="share of a kind")
         handles = [plt.Line2D([], [], color=shade) for shade in shades.values()]
         axes[0, -1].figure.legend(handles, list(shades), loc="outside upper center", ncols=len(shades), fontsize=6)
