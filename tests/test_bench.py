@@ -6,18 +6,15 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-from safetensors.numpy import load_file
 
 from tests.synthetic import Brightness, dataset, episode
 from wvm_rl import bench, bench_clips
 from wvm_rl.bench import BenchConfig
 from wvm_rl.errors import InputError
-from wvm_rl.model.weights import Graph
 from wvm_rl.pretrain import DataConfig
 from wvm_rl.scores import pooled
 from wvm_rl.values.file import Predictions
 from wvm_rl.values.learned import RELEASED
-from wvm_rl.values.networks import StateNet
 from wvm_rl.values.regressors import State
 from wvm_rl.values.wvm import Wvm, WvmConfig
 
@@ -99,9 +96,12 @@ def test_released_regressors_read_as_when_they_were_released(tmp_path, monkeypat
     for name, pinned in (("frame", [0.4753, 0.3640, 0.3597]), ("video", [0.2862, 0.0909, 0.6688])):
         value = next(sources[name].values(data)).value
         np.testing.assert_allclose(value[[0, 10, 19]], pinned, atol=5e-3)
-    for path, _ in sources["floor"]._places.values():
-        shapes = {name: value.shape for name, value in load_file(path).items()}
-        assert Graph(lambda rngs, n=shapes["layers.0.kernel"][0]: StateNet(n, rngs=rngs)).shapes == shapes
+    obs = {"robot0_eef_pos": [0, 0, 0.9], "robot0_eef_quat": [1, 0, 0, 0], "robot0_gripper_qpos": [0.02, -0.02]}
+    obs["object"] = [0, 0, 0.82, 0, 0, 0, 1, 0, 0, 0.08]  # the cube's pose, and the hand's distance
+    states = {key: np.tile(np.array(row, np.float32), (80, 1)) for key, row in obs.items()}
+    scripted = replace(seen, obs=states, phase=np.repeat(np.arange(4, dtype=np.int32), 20))
+    value = next(sources["floor"].values(dataset(tmp_path / "states.hdf5", [scripted]))).value
+    np.testing.assert_allclose(value[[0, 30, 79]], [0.6234, 0.6962, 0.7534], atol=1e-3)
 
 
 def test_places_and_names_are_checked():

@@ -13,6 +13,7 @@ from wvm_rl.values import regressors
 from wvm_rl.values.iql import IQLConfig
 from wvm_rl.values.learned import RegressorConfig, Shelf
 from wvm_rl.values.regressors import CONTEXT, STATE, Films, Frame, State, Video, rewound, so_far
+from wvm_rl.values.wvm import NO_TEXT
 
 SHORT = RegressorConfig(steps=120, batch=16, learning_rate=3e-3)
 
@@ -23,14 +24,13 @@ def films(tmp_path, count=4):
     for each in data:
         frames, step = data.frames(each.index, "workspace")
         found.append(Film(frames, progress(step, len(each)), 0))
-    shelf = Shelf({"episodes": count}, [data.path.name])
+    shelf = Shelf({"episodes": count}, [data.path.name], tmp_path / "kept")
     return Films(lambda: found, [data[0].instruction], "workspace", 4.0, 16, WindowsConfig(), shelf)
 
 
 @pytest.mark.parametrize("kind", [Frame, Video])
 def test_pictures_are_read(tmp_path, kind, monkeypatch):
     known = films(tmp_path)
-    known = replace(known, shelf=replace(known.shelf, folder=tmp_path / "kept"))
     source = kind(SHORT, known)
     fresh = dataset(tmp_path / "fresh.hdf5", [episode(20, 110)])
     found = next(source.values(fresh))
@@ -45,6 +45,39 @@ def test_pictures_are_read(tmp_path, kind, monkeypatch):
     other = replace(episode(3), instruction="juggle")
     with pytest.raises(InputError, match="not trained on `juggle`"):
         next(source.values(dataset(tmp_path / "other.hdf5", [other])))
+
+
+def test_a_training_that_was_killed_goes_on(tmp_path, monkeypatch):
+    """To the same bits, and nothing but the parameters stays."""
+    fresh = dataset(tmp_path / "fresh.hdf5", [episode(20, 110)])
+    whole = next(Frame(SHORT, films(tmp_path / "whole")).values(fresh)).value
+    known = films(tmp_path / "killed")
+    drawn = []
+
+    def killed(self, rng):
+        drawn.append(rng)
+        if len(drawn) > 110:
+            raise KeyboardInterrupt
+        return batch(self, rng)
+
+    batch = Frame._batch
+    with monkeypatch.context() as patch:
+        patch.setattr(Frame, "_batch", killed)
+        with pytest.raises(KeyboardInterrupt):
+            next(Frame(SHORT, known).values(fresh))
+        patch.setattr(Frame, "_batch", lambda self, rng: (drawn.append(rng), batch(self, rng))[1])
+        drawn.clear()
+        np.testing.assert_array_equal(next(Frame(SHORT, known).values(fresh)).value, whole)
+    assert len(drawn) == 20
+    assert [path.suffix for path in (tmp_path / "killed/kept").iterdir() if not path.name.startswith(".")] == [
+        ".safetensors"
+    ]
+
+
+def test_without_text_all_instructions_are_one(tmp_path):
+    known = replace(films(tmp_path), instructions=[NO_TEXT])
+    other = dataset(tmp_path / "other.hdf5", [replace(episode(3), instruction="juggle")])
+    assert len(next(Frame(replace(SHORT, steps=10), known).values(other)).value)
 
 
 def test_a_video_falls_when_it_is_played_back(tmp_path):
@@ -95,7 +128,7 @@ def test_the_floor_sees_the_simulator(tmp_path, monkeypatch):
 def test_released_regressors_need_no_episodes(tmp_path):
     """What one user trained, another reads without the episodes, as long as the settings are the same."""
     known, fresh = films(tmp_path), dataset(tmp_path / "fresh.hdf5", [episode(20, 110)])
-    trained = Frame(SHORT, replace(known, shelf=replace(known.shelf, folder=tmp_path / "kept")))
+    trained = Frame(SHORT, known)
     found = next(trained.values(fresh))
     [path] = (tmp_path / "kept").glob("*.safetensors")
     released = tmp_path / "released"
@@ -112,10 +145,9 @@ def test_released_regressors_need_no_episodes(tmp_path):
     class Newer(Frame):
         version = Frame.version + 1
 
-    assert Newer(SHORT, given)._path is None  # what was learned another way is not read
-    other = replace(SHORT, steps=121)
-    assert shelf.place("frame", Frame.version, asdict(other), given.settings())[0] is None  # to be trained
-    assert replace(shelf, released=None).place("frame", Frame.version, asdict(SHORT), given.settings())[0] is None
+    assert not Newer(SHORT, given)._path.exists()  # what was learned another way is not read
+    for where, config in ((shelf, replace(SHORT, steps=121)), (replace(shelf, released=None), SHORT)):
+        assert not where.place("frame", Frame.version, asdict(config), given.settings())[0].exists()  # to be trained
 
 
 def test_settings_out_of_range_are_refused():

@@ -2,26 +2,26 @@
 
 import hashlib
 import json
+import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
-from tqdm import tqdm
 
 from wvm_rl.errors import InputError
 from wvm_rl.files import atomic, once
 from wvm_rl.model import weights
+from wvm_rl.model.fit import fit
 from wvm_rl.model.layers import Array
+from wvm_rl.model.training import Batch, FitConfig, Training
 from wvm_rl.model.weights import Graph, Params
 
 RELEASED = Path(__file__).parent / "released"
-Batch = tuple[np.ndarray, ...]
+TRUTH = "progress"  # name of a batch's true values
 
 
 @dataclass
@@ -51,17 +51,17 @@ class Shelf:
     Attributes:
         settings: JSON-like, of the data that is learned from.
         datasets: names of its files.
-        folder: of those trained here; None keeps none.
+        folder: of those trained here.
         released: folder of those released; None: what was released is trained again.
     """
 
     settings: Any
     datasets: Sequence[str]
-    folder: Path | None = None
+    folder: Path
     released: Path | None = RELEASED
 
-    def place(self, name: str, version: int, *own: Any) -> tuple[Path | None, str]:
-        """File of a regressor, None if it is not kept, and a hash of what its parameters depend on.
+    def place(self, name: str, version: int, *own: Any) -> tuple[Path, str]:
+        """File of a regressor, there or to be trained, and a hash of what its parameters depend on.
 
         Args:
             version: of how it learns and reads.
@@ -71,7 +71,7 @@ class Shelf:
         if self.released and (path := self.released / f"{stem}.safetensors").exists():
             return path, hashlib.sha256(path.read_bytes()).hexdigest()
         trained = digest(stem, list(self.datasets))
-        return self.folder and self.folder / f"{stem}-{trained[:8]}.safetensors", trained
+        return self.folder / f"{stem}-{trained[:8]}.safetensors", trained
 
 
 def digest(*content: Any) -> str:
@@ -79,54 +79,55 @@ def digest(*content: Any) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def kept(graph: Graph, path: Path | None, make: Callable[[], Params]) -> Params:
-    """Parameters from a file that `make` fills unless it is there, or without a file those made now."""
-    if path is None:
-        return make()
-    target = path
+def kept(graph: Graph, path: Path, make: Callable[[Path], dict[str, Any]]) -> Params:
+    """Parameters from a file, which `make` fills unless it is there, with a folder to work in until it has."""
 
     def write() -> None:
-        made = make()
-        with atomic(target) as partial:
+        work = path.with_suffix("")
+        made = make(work)
+        with atomic(path) as partial:
             weights.save(partial, made)
+        shutil.rmtree(work, ignore_errors=True)
 
     loaded = weights.load(once(path, write), graph.shapes)
     return {name: jnp.asarray(value) for name, value in loaded.items()}
 
 
-def fitted(graph: Graph, batches: Callable[[np.random.Generator], Batch], config: RegressorConfig, what: str) -> Params:
+def fitted(
+    graph: Graph, draw: Callable[[np.random.Generator], Batch], config: RegressorConfig, what: str, folder: Path
+) -> dict[str, np.ndarray]:
     """Parameters that minimise the squared error of progress.
 
     Args:
-        graph: a module of (inputs ...) -> progress.
-        batches: draws inputs and, last, the true progress.
+        graph: a module of (named inputs) -> progress.
+        draw: a batch, of inputs by name and the true `progress`.
         what: is trained, for the progress bar.
+        folder: of checkpoints and metrics; what was begun there goes on.
 
     Raises:
-        InputError: the loss is not finite.
+        InputError: the loss is not finite, or the folder holds another training.
     """
-    rng = np.random.default_rng(config.seed)
-    params = graph.init(config.seed)
-    schedule = optax.warmup_cosine_decay_schedule(
-        0.0, config.learning_rate, max(1, config.steps // 10), config.steps, 0.01 * config.learning_rate
+
+    def loss(params: Params, batch: Batch, key: Array) -> tuple[Array, dict[str, Array]]:
+        given = {name: value for name, value in batch.items() if name != TRUTH}
+        error = jnp.mean((graph.merge(params)(**given) - batch[TRUTH]) ** 2)
+        return error, {"loss": error, "rmse": jnp.sqrt(error)}
+
+    fitting = FitConfig(
+        config.steps,
+        config.batch,
+        config.learning_rate,
+        warmup=max(1, config.steps // 10),
+        final=0.01,
+        beta2=0.999,
+        weight_decay=1e-4,
+        average=0,
+        save_every=100,
     )
-    optimiser = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(schedule, weight_decay=1e-4))
-    state = jax.jit(optimiser.init)(params)
+    training = Training(loss, fitting, config.seed)
+    start = partial(graph.init, config.seed, training.target)
 
-    @partial(jax.jit, donate_argnums=(0, 1))
-    def step(params: Params, state: Any, *batch: Array) -> tuple[Params, Any, Array]:
-        def loss(params: Params) -> Array:
-            return jnp.mean((graph.merge(params)(*batch[:-1]) - batch[-1]) ** 2)
+    def batches(step: int) -> Batch:
+        return draw(np.random.default_rng((config.seed, step)))
 
-        error, gradient = jax.value_and_grad(loss)(params)
-        updates, state = optimiser.update(gradient, state, params)
-        return optax.apply_updates(params, updates), state, error
-
-    bar = tqdm(range(config.steps), desc=f"training the {what} regressor", unit="step", mininterval=2.0)
-    for number in bar:
-        params, state, error = step(params, state, *batches(rng))
-        if number % 100 == 0 or number == config.steps - 1:
-            if not np.isfinite(error):
-                raise InputError(f"the {what} regressor's loss is {error} at step {number}: lower its learning_rate")
-            bar.set_postfix(rmse=f"{float(error) ** 0.5:.3f}", refresh=False)
-    return params
+    return fit(f"{what} regressor", training, start, batches, folder, asdict(config))

@@ -8,6 +8,7 @@ predictable at all, given that experts differ.
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property, partial
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -19,10 +20,12 @@ from wvm_rl.errors import InputError
 from wvm_rl.model.codec import fit_size
 from wvm_rl.model.layers import Array
 from wvm_rl.model.reading import Reading
+from wvm_rl.model.training import Batch
 from wvm_rl.model.weights import Graph, Params
 from wvm_rl.values.base import Values
-from wvm_rl.values.learned import Batch, RegressorConfig, Shelf, digest, fitted, kept
+from wvm_rl.values.learned import TRUTH, RegressorConfig, Shelf, digest, fitted, kept
 from wvm_rl.values.networks import FrameNet, StateNet, VideoNet
+from wvm_rl.values.wvm import NO_TEXT
 
 CONTEXT = 16  # frames of the video so far that the regressor on videos sees
 GROUP = 64  # frames valued at once
@@ -63,11 +66,13 @@ class Films:
         return {name: getattr(self, name) for name in names} | {"augment": asdict(self.augment)}
 
     def row(self, instruction: str, path: Any) -> int:
-        """Row of an instruction.
+        """Row of an instruction; the only one where none is told.
 
         Raises:
             InputError: nothing was learned of it.
         """
+        if self.instructions == [NO_TEXT]:
+            return 0
         if instruction not in self.instructions:
             raise InputError(f"{path}: the regressors were not trained on `{instruction}`: leave them out of models")
         return self.instructions.index(instruction)
@@ -93,12 +98,13 @@ class Frame:
         augment = self.films.augment
         frames = np.stack([augmented(film.frames[place], rng, augment) for film, place in zip(chosen, places)])
         progress = np.array([film.progress[place] for film, place in zip(chosen, places)], np.float32)
-        return frames, np.array([film.instruction for film in chosen]), progress
+        return {"frames": frames, "instruction": np.array([film.instruction for film in chosen]), TRUTH: progress}
 
     def values(self, dataset: Dataset, start: int = 0) -> Iterator[Values]:
         if self._params is None:
-            make = partial(fitted, self._graph, self._batch, self.config, self.name)
-            self._params = kept(self._graph, self._path, make)
+            self._params = kept(
+                self._graph, self._path, partial(fitted, self._graph, self._batch, self.config, self.name)
+            )
         for index in range(start, len(dataset)):
             frames, step = dataset.frames(index, self.films.camera, self.films.fps)
             row = self.films.row(dataset[index].instruction, dataset.path)
@@ -128,7 +134,7 @@ class Video(Frame):
         augment = self.films.augment
         frames = np.stack([augmented(film.frames[order], rng, augment) for film, order in zip(chosen, orders)])
         progress = np.stack([film.progress[order] for film, order in zip(chosen, orders)])
-        return frames, np.array([film.instruction for film in chosen]), progress
+        return {"frames": frames, "instruction": np.array([film.instruction for film in chosen]), TRUTH: progress}
 
     def _valued(self, frames: np.ndarray, instruction: int) -> np.ndarray:
         features = np.concatenate([self._features(self._params, part) for part in _groups(frames)])[: len(frames)]
@@ -192,18 +198,18 @@ class State:
         params = kept(graph, self._places[task][0], partial(self._fit, graph, task))
         return jax.jit(lambda states: graph.merge(params)(states))
 
-    def _fit(self, graph: Graph, task: str) -> Params:
+    def _fit(self, graph: Graph, task: str, folder: Path) -> dict[str, np.ndarray]:
         dataset = self.experts[task]()
         episodes = [episode for episode in dataset if episode.success and not len(episode.lapses)]
         states = np.concatenate([_state(dataset, episode) for episode in episodes])
         progress = np.concatenate([np.linspace(0, 1, len(episode), dtype=np.float32) for episode in episodes])
         mean, deviation = states.mean(0), states.std(0) + 1e-3
 
-        def batches(rng: np.random.Generator) -> Batch:
+        def draw(rng: np.random.Generator) -> Batch:
             rows = rng.integers(len(states), size=self.config.batch)
-            return (states[rows] - mean) / deviation, progress[rows]
+            return {"state": (states[rows] - mean) / deviation, TRUTH: progress[rows]}
 
-        params = fitted(graph, batches, self.config, f"{task} floor")
+        params = fitted(graph, draw, self.config, f"{task} floor", folder)
         kernel = params["layers.0.kernel"] / deviation[:, None]  # which takes states as they are
         return params | {"layers.0.kernel": kernel, "layers.0.bias": params["layers.0.bias"] - mean @ kernel}
 
