@@ -1,7 +1,8 @@
-"""Ships a critic: `python -m experiments.ship critic=<folder> bench=[runs/bench-9000-..., ...] notes=<file>`.
+"""Ships a critic: `python -m experiments.ship critic=<folder> bench=[<run>, ...] notes=<file> name=<name>`.
 
 Its folder becomes `wvm_rl/critics/<name>`, with the benchmark's tables and figures in its card; the benchmarks' numbers
-go to `experiments/results/`. The notes are Markdown, written by hand after a look at both: where it fails.
+go to `experiments/results/bench_<name>*.json`. The notes are Markdown, written by hand after a look at both: where it
+fails. They may have tables that `experiments.readme` fills.
 """
 
 import json
@@ -11,13 +12,13 @@ from pathlib import Path
 
 from omegaconf import MISSING
 
+from experiments.readme import filled, result
 from wvm_rl import cli
 from wvm_rl.errors import InputError
 from wvm_rl.files import atomic
 from wvm_rl.model.critic import SHIPPED, Critic
 from wvm_rl.scoreboard import caption, markdown
 
-RESULTS = Path(__file__).parent / "results"
 FIGURES = ("curves.png", "calibration.png")
 SCORES, AFTER = "## Scores", "## Versions"  # the card's section of scores stands before that of versions
 
@@ -28,6 +29,8 @@ class ShipConfig:
 
     critic: str = MISSING  # folder that `wvm_rl.pretrain` left
     bench: list[str] = field(default_factory=list)  # run folders of `wvm_rl.bench`; the first gives the figures
+    shifts: str | None = None  # run folder of `wvm_rl.bench shifts=[all]`
+    unseen: str | None = None  # of `wvm_rl.bench tasks=[lemon,nut,door]`
     notes: str = MISSING  # Markdown file
     name: str = MISSING  # among the shipped critics; a new one, as a released one stays as it was
 
@@ -51,23 +54,25 @@ def main(config: ShipConfig) -> None:
     target = SHIPPED / config.name
     if target.exists() and Critic.load(target).fingerprint != critic.fingerprint:
         raise InputError(f"name={config.name} is that of another critic, which stays as released: choose another")
-    for folder in folders:
+    named = {f"_{number}" if number else "": folder for number, folder in enumerate(folders)}
+    named |= {f"_{part}": Path(at) for part, at in (("shifts", config.shifts), ("unseen", config.unseen)) if at}
+    for folder in named.values():
         if not (folder / "bench.json").exists():
-            raise InputError(f"bench: {folder} holds no bench.json: run the benchmark to its end")
+            raise InputError(f"{folder} holds no bench.json: run the benchmark to its end")
         inputs = json.loads((folder / "versions.json").read_text())["inputs"]
         if not inputs["critic"].startswith(critic.fingerprint):
-            raise InputError(f"bench: {folder} scored another critic than {config.critic}")
+            raise InputError(f"{folder} scored another critic than {config.critic}")
     card, notes = critic.card, Path(config.notes).read_text()
     if AFTER not in card:
         raise InputError(f"{config.critic}/README.md: not a card that wvm_rl.pretrain wrote")
-    before, after = card.split(AFTER, 1)
-    critic.card = before.partition(SCORES)[0] + section(folders, notes) + AFTER + after
-    critic.save(target, beside=[folders[0] / "figures" / name for name in FIGURES])
-    for number, folder in enumerate(folders):
-        suffix = f"_{number}" if number else ""
-        for name, copy in (("bench.json", f"bench{suffix}.json"), ("versions.json", f"bench{suffix}.versions.json")):
-            with atomic(RESULTS / copy) as partial:
+    for suffix, folder in named.items():
+        scores = result(config.name, suffix)
+        for name, copy in (("bench.json", scores), ("versions.json", scores.with_suffix(".versions.json"))):
+            with atomic(copy) as partial:
                 shutil.copy(folder / name, partial)
+    before, after = card.split(AFTER, 1)
+    critic.card = filled(before.partition(SCORES)[0] + section(folders, notes) + AFTER + after)
+    critic.save(target, beside=[folders[0] / "figures" / name for name in FIGURES])
     print(f"{target}: {caption(json.loads((folders[0] / 'bench.json').read_text()))}")
 
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from experiments import ship
+from experiments import readme, ship
 from experiments.ship import ShipConfig, main
 from tests.model_toy import random_critic
 from tests.synthetic import dataset, episode
@@ -35,8 +35,8 @@ def config(tmp_path, monkeypatch):
     (run / "versions.json").write_text(json.dumps(origin))
     (tmp_path / "notes.md").write_text("Weakest on lift.\n")
     monkeypatch.setattr(ship, "SHIPPED", tmp_path / "critics")
-    monkeypatch.setattr(ship, "RESULTS", tmp_path)
-    return ShipConfig(str(tmp_path / "critic"), [str(run)], str(tmp_path / "notes.md"), "tiny")
+    monkeypatch.setattr(readme, "RESULTS", tmp_path)
+    return ShipConfig(str(tmp_path / "critic"), [str(run)], notes=str(tmp_path / "notes.md"), name="tiny")
 
 
 def test_a_shipped_critic_has_its_scores_in_its_card(tmp_path, config):
@@ -46,7 +46,7 @@ def test_a_shipped_critic_has_its_scores_in_its_card(tmp_path, config):
     before, scores, after = (shipped.card.index(part) for part in ("## Model", "## Scores", "## Versions"))
     assert before < scores < after and shipped.card.count("## Scores") == 1 and "old" not in shipped.card
     assert "| all | clock |" in shipped.card and "at commit `abc`" in shipped.card and "Weakest on lift" in shipped.card
-    assert (tmp_path / "critics" / "tiny" / "curves.png").exists() and (tmp_path / "bench.json").exists()
+    assert (tmp_path / "critics" / "tiny" / "curves.png").exists() and (tmp_path / "bench_tiny.json").exists()
     main(config)  # again, over itself
     assert Critic.load(tmp_path / "critics" / "tiny").card == shipped.card
     Critic(replace(shipped.config, camera="elsewhere"), shipped.params).save(tmp_path / "critics" / "tiny")

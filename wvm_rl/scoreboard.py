@@ -44,13 +44,13 @@ def grids(content: Mapping[str, Any]) -> list[Grid]:
         (
             title,
             ["task or shift", "model", *columns],
-            [[place, model, *(_cell(scores, key) for key in columns.values())] for place, model, scores in lines],
+            [[place, model, *(cell(scores, key) for key in columns.values())] for place, model, scores in lines],
         )
         for title, columns in (("Suboptimal-Value-Bench, RoboSuite", COLUMNS), ("Details", DETAILS))
     ]
     titles = {title: key for title, key in COLUMNS.items() if key in COMPARED}
     pairs = [
-        [model, *(_cell(scores.get("difference", {}), key) for key in titles.values()), _bars(scores)]
+        [model, *(cell(scores.get("difference", {}), key) for key in titles.values()), _bars(scores)]
         for model, scores in models.items()
     ]
     header = ["model", *(f"{name} minus it, {title}" for title in titles), f"bars met of {len(BARS)}"]
@@ -114,7 +114,8 @@ def latex(content: Mapping[str, Any]) -> str:
     return "\n".join([*text, f"% {caption(content)}", ""])
 
 
-def _cell(scores: Mapping[str, Any], key: str) -> str:
+def cell(scores: Mapping[str, Any], key: str) -> str:
+    """A score with its interval; - where it is not defined."""
     score, (low, high) = scores.get(key), scores.get(f"{key}_ci95", (None, None))
     if not _known(score):
         return "-"
