@@ -1,8 +1,8 @@
 """Speed of the World Value Model on this machine: `python -m experiments.benchmark_wvm`.
 
-Labelling with the shipped critic, all in, and the share of it that the VAE's encoder takes; training updates of its
-preset with the layers scanned and unrolled, taken in turns. Writes `experiments/results/wvm_speed.json`; timings are
-only comparable within a run.
+Labelling with a shipped critic, all in, and the share of it that the VAE's encoder takes; training updates of a model
+of its sizes with the layers scanned and unrolled, taken in turns. Writes `experiments/results/wvm_speed.json`; timings
+are only comparable within a run.
 """
 
 import time
@@ -21,8 +21,8 @@ from experiments.benchmark_wan import RESULT
 from wvm_rl import cli
 from wvm_rl.errors import InputError
 from wvm_rl.model.codec import GROUP
-from wvm_rl.model.critic import SHIPPED, Critic
-from wvm_rl.model.presets import CHUNK, TinyConfig
+from wvm_rl.model.critic import Critic, folder_of
+from wvm_rl.model.presets import CHUNK, WvmConfig
 from wvm_rl.model.training import FitConfig, Training
 from wvm_rl.model.wvm import LossConfig, WorldValueModel
 from wvm_rl.provenance import provenance
@@ -32,8 +32,9 @@ from wvm_rl.values.wvm import DEFAULT
 
 @dataclass
 class BenchmarkConfig:
-    """How much to measure."""
+    """What to measure, and how often."""
 
+    critic: str = DEFAULT  # a shipped critic, or the folder of one
     episodes: int = 48  # of 60 frames, to label
     repeats: int = 9
     batch: int = 64  # samples an update
@@ -44,9 +45,9 @@ class BenchmarkConfig:
             raise InputError(f"repeats={self.repeats} must be at least 3, episodes and batch at least 1")
 
 
-def labelling(config: BenchmarkConfig) -> dict[str, Callable[[], Any]]:
+def labelling(critic: Critic, config: BenchmarkConfig) -> dict[str, Callable[[], Any]]:
     """Values of random films, and only the encoding of as many windows."""
-    critic, frames = Critic.load(SHIPPED / DEFAULT), 60
+    frames = 60
     rng = np.random.default_rng(config.seed)
     films = rng.integers(0, 256, (config.episodes, frames, critic.size, critic.size, 3), np.uint8)
     group = (
@@ -65,18 +66,17 @@ def labelling(config: BenchmarkConfig) -> dict[str, Callable[[], Any]]:
     return {"labelling": label, "encoding": encode}
 
 
-def updates(config: BenchmarkConfig) -> dict[str, Callable[[], Any]]:
-    """One update of the preset with the layers scanned, and unrolled."""
+def updates(preset: WvmConfig, config: BenchmarkConfig) -> dict[str, Callable[[], Any]]:
+    """One update of a model of these sizes with the layers scanned, and unrolled."""
     calls: dict[str, Callable[[], Any]] = {}
+    seen = ("current", "future", *(("first",) if preset.first_frame else ()))
     for name, unroll in (("update, layers scanned", False), ("update, layers unrolled", True)):
-        preset = TinyConfig()
         model = WorldValueModel(replace(preset, transformer=replace(preset.transformer, unroll=unroll)))
         fit = FitConfig(steps=1000, batch=config.batch, learning_rate=1e-3)
         training = Training(partial(model.loss, config=LossConfig()), fit, config.seed)
         rng = np.random.default_rng(config.seed)
         batch = {
-            "current": rng.normal(size=(config.batch, *preset.latent)).astype(np.float16),
-            "future": rng.normal(size=(config.batch, *preset.latent)).astype(np.float16),
+            **{name: rng.normal(size=(config.batch, *preset.latent)).astype(np.float16) for name in seen},
             "value": rng.uniform(size=(config.batch, CHUNK)).astype(np.float32),
             "text": np.stack([preset.text.tokenize("lift the cube")] * 6),
             "instruction": rng.integers(0, 6, config.batch).astype(np.int32),
@@ -108,7 +108,9 @@ def measured(calls: dict[str, Callable[[], Any]], repeats: int) -> dict[str, flo
 
 
 def main(config: BenchmarkConfig) -> None:
-    label, step = measured(labelling(config), 3), measured(updates(config), config.repeats)
+    critic = Critic.load(folder_of(config.critic))
+    label = measured(labelling(critic, config), 3)
+    step = measured(updates(critic.config.model, config), config.repeats)
     scanned, unrolled = (config.batch / seconds for seconds in step.values())
     rows = {
         "windows_per_second": config.episodes * 60 / label["labelling"],
@@ -117,11 +119,12 @@ def main(config: BenchmarkConfig) -> None:
         "samples_per_second_unrolled": unrolled,
         "times_as_fast": unrolled / scanned,
     }
-    table = Table("what", "found", title=f"{DEFAULT} on this machine")
+    table = Table("what", "found", title=f"{config.critic} on this machine")
     for name, value in rows.items():
         table.add_row(name.replace("_", " "), f"{value:.3g}")
     Console().print(table)
-    write_json(RESULT.with_name("wvm_speed.json"), {**rows, "provenance": provenance()})
+    origin = provenance() | {"critic": critic.fingerprint}
+    write_json(RESULT.with_name("wvm_speed.json"), {**rows, "provenance": origin})
 
 
 if __name__ == "__main__":

@@ -1,32 +1,34 @@
 """Tables of the README and of model cards, from committed results: `python -m experiments.readme`.
 
-Fills what stands between `<!-- table: <name> <critics> -->` and `<!-- end -->`; the rest is written by hand. Names:
+Fills what stands between `<!-- table: <name> ... -->` and `<!-- end -->`; the rest is written by hand. Names:
 
-    bench <critic> ...   scores of critics on the seeds of `bench_<critic>.json` and `bench_<critic>_1.json`, and of
-                         the other models in the first critic's files
-    shifts <critic>      its scores on the shifted split and on what it never saw: `bench_<critic>_shifts.json` and
-                         `bench_<critic>_unseen.json`
-    study                success of what the study's bars compare, by task
+    bench <n> <critic> ...   scores of critics on the seed of their n-th benchmark, from 0 (`bench_<critic>.json`,
+                             `bench_<critic>_1.json`, ...), and of the other models in the first critic's file
+    shifts <critic>          its scores on the shifted split and on what it never saw: `bench_<critic>_shifts.json`
+                             and `bench_<critic>_unseen.json`
+    study                    success of what the study's bars compare, by task
 """
 
+import inspect
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from experiments.tables import JUDGED, Study, compared
+from experiments.tables import JUDGED, Study, paired, per_task, shown
 from wvm_rl import cli
 from wvm_rl.errors import InputError
 from wvm_rl.files import atomic
 from wvm_rl.model.critic import SHIPPED
-from wvm_rl.scoreboard import COLUMNS, cell
+from wvm_rl.scoreboard import COLUMNS, cell, markdown_table
+from wvm_rl.stats import iqm, iqm_difference
 from wvm_rl.values.wvm import DEFAULT
 
 RESULTS = Path(__file__).parent / "results"
 README = Path(__file__).parents[1] / "README.md"
-TABLE = re.compile(r"(<!-- table: (\w+) ?(.*?) -->\n).*?(<!-- end -->)", re.DOTALL)
+TABLE = re.compile(r"(<!-- table: (\w+) ?([^\n]*?) -->)\n(?:(?!<!--).)*(<!-- end -->)", re.DOTALL)
 SCORES = ("Hesitation-RMSE", "Retry-VOC", "Expert-VOC", "Cycle-VOC", "failure AUROC", "lapse AUROC")
 SHIFTED = ("Hesitation-RMSE", "Retry-VOC", "Expert-VOC", "lapse AUROC")
 OTHERS = {
@@ -37,15 +39,15 @@ OTHERS = {
 }
 SHIFTS = {
     "moved5": "camera turned by 5 degrees",
-    "moved10": "by 10 degrees",
-    "moved20": "by 20 degrees",
+    "moved10": "camera turned by 10 degrees",
+    "moved20": "camera turned by 20 degrees",
     "lit": "other light",
     "textured": "other colours",
     "sawyer": "Sawyer in place of the Panda",
     "ur5e": "UR5e in place of the Panda",
     "jitter": "hesitation that trembles",
-    "drift": "that slides aside",
-    "detour": "that makes a round",
+    "drift": "hesitation that slides aside",
+    "detour": "hesitation that makes a round",
 }
 UNSEEN = {
     "lemon": "unseen object: a lemon lifted",
@@ -65,77 +67,88 @@ def result(name: str, suffix: str) -> Path:
 
 
 def read(name: str, suffix: str) -> dict[str, Any]:
-    """A critic's committed scores.
+    """A critic's committed scores, and how they were made as `origin`.
 
     Raises:
         InputError: there are none.
     """
+    path = result(name, suffix)
     try:
-        return json.loads(result(name, suffix).read_text())
+        return {**json.loads(path.read_text()), "origin": json.loads(path.with_suffix(".versions.json").read_text())}
     except OSError as error:
-        raise InputError(
-            f"{result(name, suffix)}: no such scores; `python -m experiments.ship` puts them there"
-        ) from error
+        raise InputError(f"{path}: no such scores; `python -m experiments.ship` puts them there") from error
 
 
-def bench(*critics: str) -> list[list[str]]:
-    """Rows of the pooled scores, seed by seed."""
-    rows: list[list[str]] = []
-    for suffix in ("", "_1"):
-        found = [read(name, suffix) for name in critics]
-        rows.append([f"**seed {found[0]['seed']}**", *([""] * len(SCORES) if rows else SCORES)])
-        for name, content in zip(critics, found):
-            what = "**World Value Model** `{}` (the default)" if name == DEFAULT else "World Value Model `{}`"
-            rows.append([what.format(name), *_scores(content["models"]["wvm"], SCORES)])
-        rows += [[title, *_scores(found[0]["models"][model], SCORES)] for model, title in OTHERS.items()]
-    return rows
+Reader = Callable[[str, str], dict[str, Any]]
 
 
-def shifts(critic: str) -> list[list[str]]:
-    """Rows of the shifted split and of the tasks and objects that the critic never saw."""
-    content, unseen = read(critic, "_shifts"), read(critic, "_unseen")
+def bench(reader: Reader, number: str, first: str, *others: str) -> str:
+    """Pooled scores on one seed."""
+    found = {name: reader(name, "" if number == "0" else f"_{number}") for name in (first, *others)}
+    seed, *different = dict.fromkeys(content["seed"] for content in found.values())
+    if different:
+        raise InputError(f"benchmark {number} of {', '.join(found)}: seeds {seed} and {different[0]} make no table")
+    rows = [[f"seed {seed}", *SCORES]]
+    for name, content in found.items():
+        what = "**World Value Model** `{}` (the default)" if name == DEFAULT else "World Value Model `{}`"
+        rows.append([what.format(name), *_scores(content["models"]["wvm"], SCORES)])
+    beside = found[first]["models"]
+    return markdown_table([*rows, *([title, *_scores(beside[model], SCORES)] for model, title in OTHERS.items())])
+
+
+def shifts(reader: Reader, critic: str) -> str:
+    """Scores on the shifted split and on the tasks and objects that the critic never saw, and the commands."""
+    content, unseen = reader(critic, "_shifts"), reader(critic, "_unseen")
+    if missing := [*(SHIFTS.keys() - content["shifts"].keys()), *(UNSEEN.keys() - unseen["tasks"].keys())]:
+        raise InputError(f"{result(critic, '_*')}: no scores of {missing[0]}: run the benchmark with shifts=[all]")
     rows = [["", *SHIFTED], ["as trained for", *_scores(content["models"]["wvm"], SHIFTED)]]
     rows += [[title, *_scores(content["shifts"][name]["wvm"], SHIFTED)] for name, title in SHIFTS.items()]
-    return rows + [[title, *_scores(unseen["tasks"][name], SHIFTED)] for name, title in UNSEEN.items()]
+    rows += [[title, *_scores(unseen["tasks"][name], SHIFTED)] for name, title in UNSEEN.items()]
+    made = [f"`{each['origin']['command']}` at commit {each['origin']['commit'][:7]}" for each in (content, unseen)]
+    return f"{markdown_table(rows)}\nBy {made[0]}; the last three rows by {made[1]}.\n"
 
 
-def study() -> list[list[str]]:
-    """Rows of what the bars compare."""
+def study(reader: Reader) -> str:
+    """What the study's bars compare."""
     known = Study(RESULTS / "study.parquet")
-    cells = {"bc": known.baseline} | {f"{agent}, wvm": known.cell(agent, "wvm") for agent in JUDGED}
+    bc = known.baseline
+    cells = {"bc": bc} | {f"{agent}, wvm": known.cell(agent, "wvm") for agent in JUDGED}
     cells |= {"awr, oracle": known.cell("awr", "oracle"), "awr, wvm shuffled": known.cell("awr", "shuffled")}
-    (_, header, lines), *_ = compared("", known, cells, "bc")
-    shown = {title: title for title in ("", *known.tasks, "minus bc")} | {"these, IQM": "all"}
-    columns = [(number, shown[title]) for number, title in enumerate(header) if title in shown]
-    return [[title for _, title in columns], *([line[number] for number, _ in columns] for line in lines)]
+    rows = [["", *bc, "all", "minus bc"]]
+    for name, grids in cells.items():
+        _, (ours, theirs) = paired(grids, bc)
+        gain = "" if grids is bc else shown(iqm_difference(ours, theirs))
+        rows.append([name, *(per_task(grid) for grid in ours), shown(iqm(ours)), gain])
+    return markdown_table(rows)
 
 
 def _scores(scores: Mapping[str, Any], titles: Iterable[str]) -> list[str]:
     return [cell(scores, COLUMNS[title]) for title in titles]
 
 
-TABLES = {"bench": bench, "shifts": shifts, "study": study}
+TABLES: dict[str, Callable[..., str]] = {"bench": bench, "shifts": shifts, "study": study}
 
 
-def markdown(rows: Sequence[Sequence[str]]) -> str:
-    """A table whose first row is its header."""
-    header, *lines = rows
-    return "".join("| " + " | ".join(row) + " |\n" for row in (header, ["---"] * len(header), *lines))
-
-
-def filled(text: str) -> str:
+def filled(text: str, reader: Reader = read) -> str:
     """The text with its tables made anew.
 
     Raises:
-        InputError: a table of an unknown name, or scores that are not there.
+        InputError: a table without an end, of an unknown name or with other arguments than it takes, or scores that
+            are not there.
     """
 
     def table(found: re.Match[str]) -> str:
         head, name, critics, end = found.groups()
         if name not in TABLES:
-            raise InputError(f"`{head.strip()}`: no such table; choose from {', '.join(TABLES)}")
-        return f"{head}\n{markdown(TABLES[name](*critics.split()))}\n{end}"
+            raise InputError(f"`{head}`: no such table; choose from {', '.join(TABLES)}")
+        try:
+            inspect.signature(TABLES[name]).bind(reader, *critics.split())
+        except TypeError as error:
+            raise InputError(f"`{head}`: {error}") from error
+        return f"{head}\n\n{TABLES[name](reader, *critics.split())}\n{end}"
 
+    if len(TABLE.findall(text)) != len(re.findall(r"<!-- *(?:table|end)", text)) / 2:
+        raise InputError("a table's `<!-- table: ... -->` lacks its `<!-- end -->`, or is written otherwise")
     return TABLE.sub(table, text)
 
 

@@ -9,10 +9,11 @@ import json
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from omegaconf import MISSING
 
-from experiments.readme import filled, result
+from experiments.readme import filled, read, result
 from wvm_rl import cli
 from wvm_rl.errors import InputError
 from wvm_rl.files import atomic
@@ -56,6 +57,8 @@ def main(config: ShipConfig) -> None:
         raise InputError(f"name={config.name} is that of another critic, which stays as released: choose another")
     named = {f"_{number}" if number else "": folder for number, folder in enumerate(folders)}
     named |= {f"_{part}": Path(at) for part, at in (("shifts", config.shifts), ("unseen", config.unseen)) if at}
+    if missing := [name for name in FIGURES if not (folders[0] / "figures" / name).exists()]:
+        raise InputError(f"{folders[0]}/figures holds no {missing[0]}: run the benchmark to its end")
     for folder in named.values():
         if not (folder / "bench.json").exists():
             raise InputError(f"{folder} holds no bench.json: run the benchmark to its end")
@@ -65,14 +68,22 @@ def main(config: ShipConfig) -> None:
     card, notes = critic.card, Path(config.notes).read_text()
     if AFTER not in card:
         raise InputError(f"{config.critic}/README.md: not a card that wvm_rl.pretrain wrote")
+
+    def scores(name: str, suffix: str) -> dict[str, Any]:
+        """Those that are to be committed, else those that are."""
+        if name != config.name or suffix not in named:
+            return read(name, suffix)
+        content, origin = (json.loads((named[suffix] / name).read_text()) for name in ("bench.json", "versions.json"))
+        return {**content, "origin": origin}
+
+    before, after = card.split(AFTER, 1)
+    critic.card = filled(before.partition(SCORES)[0] + section(folders, notes) + AFTER + after, scores)
+    critic.save(target, beside=[folders[0] / "figures" / name for name in FIGURES])
     for suffix, folder in named.items():
-        scores = result(config.name, suffix)
-        for name, copy in (("bench.json", scores), ("versions.json", scores.with_suffix(".versions.json"))):
+        path = result(config.name, suffix)
+        for name, copy in (("bench.json", path), ("versions.json", path.with_suffix(".versions.json"))):
             with atomic(copy) as partial:
                 shutil.copy(folder / name, partial)
-    before, after = card.split(AFTER, 1)
-    critic.card = filled(before.partition(SCORES)[0] + section(folders, notes) + AFTER + after)
-    critic.save(target, beside=[folders[0] / "figures" / name for name in FIGURES])
     print(f"{target}: {caption(json.loads((folders[0] / 'bench.json').read_text()))}")
 
 

@@ -17,6 +17,7 @@ from envs.tasks import TASKS
 from wvm_rl import cli
 from wvm_rl.errors import InputError
 from wvm_rl.files import atomic
+from wvm_rl.scoreboard import markdown_table
 from wvm_rl.stats import Estimate, crossed_mean, improvement, iqm, iqm_difference, recovered, success_interval
 
 SCORE = "success_in_budget"
@@ -183,11 +184,7 @@ def tables(study: Study) -> list[Table]:
 
 def markdown(found: list[Table]) -> str:
     """The tables in Markdown."""
-    parts = []
-    for title, header, lines in found:
-        rows = [header, ["---"] * len(header), *lines]
-        parts += [f"## {title}", "", *("| " + " | ".join(row) + " |" for row in rows), ""]
-    return "\n".join(parts)
+    return "\n".join(f"## {title}\n\n{markdown_table([header, *lines])}" for title, header, lines in found)
 
 
 def latex(found: list[Table]) -> str:

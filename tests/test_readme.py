@@ -2,19 +2,25 @@
 
 import pytest
 
-from experiments.readme import README, SHIPPED, filled
+from experiments.readme import README, filled
 from wvm_rl.errors import InputError
+from wvm_rl.model.critic import SHIPPED
 
 
 @pytest.mark.parametrize("path", [README, *sorted(SHIPPED.glob("*/README.md"))], ids=lambda path: path.parent.name)
 def test_tables_are_those_of_the_results(path):
-    text = path.read_text()
-    assert "<!-- table: " in text
-    assert filled(text) == text, "run `python -m experiments.readme`"
+    assert filled(path.read_text()) == path.read_text(), "run `python -m experiments.readme`"
 
 
-def test_tables_of_nothing_are_refused():
-    with pytest.raises(InputError, match="table: scores -->`: no such table; choose from bench, shifts, study"):
-        filled("<!-- table: scores -->\n<!-- end -->")
-    with pytest.raises(InputError, match=r"bench_nobody_shifts\.json: no such scores"):
-        filled("<!-- table: shifts nobody -->\n<!-- end -->")
+@pytest.mark.parametrize(
+    ("marker", "message"),
+    [
+        ("<!-- table: scores -->\n<!-- end -->", "table: scores -->`: no such table; choose from bench, shifts, study"),
+        ("<!-- table: shifts nobody -->\n<!-- end -->", r"bench_nobody_shifts\.json: no such scores"),
+        ("<!-- table: bench 0 -->\n<!-- end -->", "table: bench 0 -->`: missing a required argument: 'first'"),
+        ("<!-- table: study -->\n\n<!-- table: study -->\n<!-- end -->", "lacks its `<!-- end -->`"),
+    ],
+)
+def test_tables_of_nothing_are_refused(marker, message):
+    with pytest.raises(InputError, match=message):
+        filled(marker)

@@ -10,10 +10,10 @@ from wvm_rl.data.windows import Film, WindowsConfig, progress
 from wvm_rl.errors import InputError
 from wvm_rl.model.reading import mixed
 from wvm_rl.values import regressors
+from wvm_rl.values.base import NO_TEXT
 from wvm_rl.values.iql import IQLConfig
 from wvm_rl.values.learned import RegressorConfig, Shelf
 from wvm_rl.values.regressors import CONTEXT, STATE, Films, Frame, State, Video, rewound, so_far
-from wvm_rl.values.wvm import NO_TEXT
 
 SHORT = RegressorConfig(steps=120, batch=16, learning_rate=3e-3)
 
@@ -48,7 +48,7 @@ def test_pictures_are_read(tmp_path, kind, monkeypatch):
 
 
 def test_a_training_that_was_killed_goes_on(tmp_path, monkeypatch):
-    """To the same bits, and nothing but the parameters stays."""
+    """To the same bits; parameters and metrics stay."""
     fresh = dataset(tmp_path / "fresh.hdf5", [episode(20, 110)])
     whole = next(Frame(SHORT, films(tmp_path / "whole")).values(fresh)).value
     known = films(tmp_path / "killed")
@@ -69,9 +69,8 @@ def test_a_training_that_was_killed_goes_on(tmp_path, monkeypatch):
         drawn.clear()
         np.testing.assert_array_equal(next(Frame(SHORT, known).values(fresh)).value, whole)
     assert len(drawn) == 20
-    assert [path.suffix for path in (tmp_path / "killed/kept").iterdir() if not path.name.startswith(".")] == [
-        ".safetensors"
-    ]
+    kept = [path.name for path in (tmp_path / "killed" / "kept").rglob("*") if not path.name.startswith(".")]
+    assert len(kept) == 3 and "metrics.jsonl" in kept
 
 
 def test_without_text_all_instructions_are_one(tmp_path):

@@ -32,12 +32,12 @@ from wvm_rl.pretrain import DataConfig, collections, corpus
 from wvm_rl.runs import Run, WandbConfig
 from wvm_rl.speed import labelling_speed
 from wvm_rl.values import VALUES
-from wvm_rl.values.base import Source
+from wvm_rl.values.base import NO_TEXT, Source
 from wvm_rl.values.clock import BLIND, Blind
 from wvm_rl.values.file import Predictions
 from wvm_rl.values.learned import RELEASED, RegressorConfig, Shelf
 from wvm_rl.values.regressors import Films, Frame, State, Video
-from wvm_rl.values.wvm import DEFAULT, NO_TEXT, Wvm, WvmConfig
+from wvm_rl.values.wvm import DEFAULT, Wvm, WvmConfig
 
 FLOOR = State.name
 LEARNED = (Frame.name, Video.name, FLOOR)

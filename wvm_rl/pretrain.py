@@ -20,7 +20,7 @@ from wvm_rl.model.codec import fit_size
 from wvm_rl.model.presets import PRESETS
 from wvm_rl.model.stages import Corpus, Stages, StagesConfig, train
 from wvm_rl.sharding import HostsConfig, MeshConfig, is_first
-from wvm_rl.values.wvm import NO_TEXT
+from wvm_rl.values.base import NO_TEXT
 
 
 @dataclass

@@ -1,6 +1,6 @@
 """The benchmark's tables, from a report (`wvm_rl.scores`): for a terminal, in Markdown and in LaTeX."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -96,11 +96,13 @@ def caption(content: Mapping[str, Any]) -> str:
 
 def markdown(content: Mapping[str, Any]) -> str:
     """The tables and their caption in Markdown."""
-    text = []
-    for _, header, rows in grids(content):
-        lines = [header, ["---"] * len(header), *rows]
-        text += [*("| " + " | ".join(line) + " |" for line in lines), ""]
-    return "\n".join([*text, caption(content), ""])
+    return "\n".join([*(markdown_table([header, *rows]) for _, header, rows in grids(content)), caption(content), ""])
+
+
+def markdown_table(rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table; the first row is its header."""
+    header, *lines = rows
+    return "".join("| " + " | ".join(line) + " |\n" for line in (header, ["---"] * len(header), *lines))
 
 
 def latex(content: Mapping[str, Any]) -> str:

@@ -80,14 +80,14 @@ def digest(*content: Any) -> str:
 
 
 def kept(graph: Graph, path: Path, make: Callable[[Path], dict[str, Any]]) -> Params:
-    """Parameters from a file, which `make` fills unless it is there, with a folder to work in until it has."""
+    """Parameters from a file that `make` fills unless it is there, given a folder for its checkpoints and metrics."""
 
     def write() -> None:
         work = path.with_suffix("")
         made = make(work)
         with atomic(path) as partial:
             weights.save(partial, made)
-        shutil.rmtree(work, ignore_errors=True)
+        shutil.rmtree(work / "checkpoints")  # its metrics stay
 
     loaded = weights.load(once(path, write), graph.shapes)
     return {name: jnp.asarray(value) for name, value in loaded.items()}
@@ -109,8 +109,8 @@ def fitted(
     """
 
     def loss(params: Params, batch: Batch, key: Array) -> tuple[Array, dict[str, Array]]:
-        given = {name: value for name, value in batch.items() if name != TRUTH}
-        error = jnp.mean((graph.merge(params)(**given) - batch[TRUTH]) ** 2)
+        given = dict(batch)
+        error = jnp.mean((given.pop(TRUTH) - graph.merge(params)(**given)) ** 2)
         return error, {"loss": error, "rmse": jnp.sqrt(error)}
 
     fitting = FitConfig(

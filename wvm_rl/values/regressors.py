@@ -22,10 +22,9 @@ from wvm_rl.model.layers import Array
 from wvm_rl.model.reading import Reading
 from wvm_rl.model.training import Batch
 from wvm_rl.model.weights import Graph, Params
-from wvm_rl.values.base import Values
+from wvm_rl.values.base import NO_TEXT, Values
 from wvm_rl.values.learned import TRUTH, RegressorConfig, Shelf, digest, fitted, kept
 from wvm_rl.values.networks import FrameNet, StateNet, VideoNet
-from wvm_rl.values.wvm import NO_TEXT
 
 CONTEXT = 16  # frames of the video so far that the regressor on videos sees
 GROUP = 64  # frames valued at once
@@ -82,7 +81,7 @@ class Frame:
     """Reads progress off one frame and the instruction; learns when values are first asked of it."""
 
     name = "frame"
-    version = 1  # raised with every change of how it learns or reads: nothing of before is taken for it
+    version = 1  # raised when it learns by another law or reads otherwise; other random numbers do not count
 
     def __init__(self, config: RegressorConfig, films: Films):
         self.config, self.films = config, films

@@ -10,13 +10,12 @@ import numpy as np
 from wvm_rl.data.episodes import Dataset
 from wvm_rl.data.windows import CLIP
 from wvm_rl.errors import InputError
-from wvm_rl.values.base import ValueConfig, Values
+from wvm_rl.values.base import NO_TEXT, ValueConfig, Values
 
 if TYPE_CHECKING:
     from wvm_rl.model.critic import Critic
 
 DEFAULT = "tiny-3"  # of the shipped critics, which stay as they were released; the last films it learned: seed 2
-NO_TEXT = ""  # the only instruction of a critic that was told none
 
 
 class Wvm:
