@@ -105,6 +105,14 @@ class Operator:
     def arrived(self, goal: np.ndarray) -> bool:
         return bool(np.linalg.norm(self.hand - goal) < TOLERANCE)
 
+    def rise(self, height: float) -> Iterator[np.ndarray]:
+        """Raises the hand by `height` metres and comes to rest."""
+        goal, left = self.setpoint + [0, 0, height], height
+        while left > 0:
+            left = self.advance(goal)
+            yield self.action()
+        yield from self.hold(0.5)
+
     def hold(self, seconds: float) -> Iterator[np.ndarray]:
         """Stays where it is."""
         self.speed = 0.0

@@ -19,6 +19,7 @@ class RecipeConfig:
     hesitation_seconds: list[float] = field(default_factory=lambda: [2.0, 5.0])  # shortest and longest
     retraction_seconds: list[float] = field(default_factory=lambda: [2.0, 4.0])  # shortest and longest
     manner: str = "waver"  # of hesitations, see `envs.manners`
+    raised: float = 0.0  # metres that the hand starts above its usual place, at most, in half of the episodes
 
     def __post_init__(self):
         unknown = set(self.shares) - set(QUALITIES)
@@ -32,6 +33,8 @@ class RecipeConfig:
             raise InputError(f"recipe.mean_lapses={self.mean_lapses} must lie in [1, 4]")
         if not 0 <= self.clustered <= 1:
             raise InputError(f"recipe.clustered={self.clustered} must lie in [0, 1]")
+        if not 0 <= self.raised <= 0.15:
+            raise InputError(f"recipe.raised={self.raised} must lie in [0, 0.15] metres")
         if self.manner not in MANNERS:
             raise InputError(f"recipe.manner={self.manner} is unknown: choose from {', '.join(MANNERS)}")
         for name in ("hesitation_seconds", "retraction_seconds"):

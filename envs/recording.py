@@ -160,9 +160,18 @@ def draw(
     entropy = np.random.SeedSequence([COLLECTION, name, seed, index, attempt])
     rng = np.random.default_rng(entropy)
     simulation.reset(int(entropy.generate_state(1)[0]))
+    if recipe.raised and rng.uniform() < 0.5:
+        _raise(simulation, recipe.raised * rng.uniform(), rng)
     lapses = plan(recipe, task.name, tuple(phase.name for phase in EXPERTS[task.name]), kind, rng)
     episode = _play(simulation, Performance(simulation, lapses, rng), kind, index, on_step)
     return episode, episode.success == (kind != "failure") and len(episode.lapses) == _expected(lapses)
+
+
+def _raise(simulation: Simulation, height: float, rng: np.random.Generator) -> None:
+    """Raises the hand, and makes that the initial state."""
+    for action in Operator(simulation, Style.sample(SPEEDS[simulation.task.name], rng), rng).rise(height):
+        simulation.step(action)
+    simulation.restore(simulation.model_file, simulation.state)
 
 
 def _expected(lapses: Plan) -> int:

@@ -1,5 +1,7 @@
 """Experts and their lapses: what the record says happened did happen in the simulation."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -35,6 +37,24 @@ def test_expert_lifts_the_cube(simulation):
     assert height[-1] > height[0] + 0.05
     assert 6 * CONTROL_FREQUENCY < len(episode.actions) < 20 * CONTROL_FREQUENCY
     assert np.abs(episode.actions).max() <= 1
+
+
+def test_half_of_the_hands_start_raised(simulation):
+    """Nearly at rest; what was done to get there is not in the record, which replays."""
+    usual = RECIPES["expert"]()
+    episodes = [draw(simulation, replace(usual, raised=0.1), seed=3, index=index, attempt=0) for index in range(4)]
+    assert all(as_planned for _, as_planned in episodes)
+    height = [float(episode.obs["robot0_eef_pos"][0, 2]) for episode, _ in episodes]
+    assert sum(each > 1.03 for each in height) == 2  # usually 1.02 at most
+    highest = episodes[int(np.argmax(height))][0]
+    start = highest.obs["robot0_eef_pos"]
+    assert np.linalg.norm(start[1] - start[0]) < 5e-3
+    simulation.restore(highest.model_file, highest.states[0])
+    for state, action in zip(highest.states, highest.actions):
+        assert simulation.state.tobytes() == state.tobytes()
+        simulation.step(action)
+    with pytest.raises(InputError, match=r"recipe\.raised=0\.5 must lie"):
+        replace(usual, raised=0.5)
 
 
 def test_the_hand_turns_along_a_wall_that_it_would_hit():

@@ -131,7 +131,8 @@ def regressors_of(config: BenchConfig, critic: Critic) -> dict[str, Source]:
     if not any(name in LEARNED for name in config.models):
         return {}
     known = collections(replace(config.data, root=config.root, workers=config.workers), critic.fps, critic.size)
-    data = {name: value for name, value in asdict(config.data).items() if name not in ("root", "workers")}
+    silent = {"root", "workers", *([] if config.data.raised else ["raised"])}  # as when released ones were named
+    data = {name: value for name, value in asdict(config.data).items() if name not in silent}
     folder, released = data_folder(config.root) / "regressors", RELEASED if config.released else None
     shelf = Shelf(data, [dataset_path(plan).name for plan in known], folder, released)
     experts = {plan.env.name: partial(_collected, plan) for plan in known}

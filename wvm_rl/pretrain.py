@@ -33,6 +33,7 @@ class DataConfig:
     looks: int = 1  # random cameras, lights and textures in which every episode is seen beside the plain one
     fps: int | None = None  # frames a second kept, at least those the model reads; null: as many
     text: bool = True  # false: no instruction is told, in training and in use
+    raised: float = 0.0  # metres that hands start above their usual place, at most, in half of the episodes
     seed: int = 1  # of the collection, other recipes draw other episodes from it; the shipped critics saw 0, 1 and 2
     root: str | None = None  # data folder; null: `wvm_rl` in the user's cache
     workers: int | None = None  # processes that collect; null: one a core
@@ -81,7 +82,7 @@ def collections(data: DataConfig, fps: float, size: int) -> list[Any]:
     return [
         CollectConfig(
             env=tasks[task](),
-            recipe=recipe(),
+            recipe=recipe(raised=data.raised),
             episodes=data.episodes,
             seed=data.seed,
             fps=data.fps or round(fps),
@@ -137,7 +138,8 @@ def main(config: PretrainConfig) -> None:
     films = corpus(datasets, plans[0].cameras, config.wvm.fps, config.wvm.size, config.data)
     data = {
         "films": f"{len(films.training)} for training, {len(films.held_out)} held out; an episode in each of "
-        f"{1 + config.data.looks} looks",
+        f"{1 + config.data.looks} looks"
+        + (f"; half of the hands start up to {config.data.raised:g} m higher" if config.data.raised else ""),
         "frames": sum(len(film.frames) for film in films.training),
         "instructions": "; ".join(films.instructions),
         "windows": ", ".join(f"{name} {value:g}" for name, value in asdict(config.windows).items()),
