@@ -18,6 +18,12 @@ SIMULATORS = ("mujoco", "robosuite")
 # Files of `envs` that shape neither an episode nor an initial state, or whose content is in the settings; an edit of
 # any other file outdates what is cached.
 NEUTRAL = {"__init__", "bank", "cache", "collect", "observations", "render", "rollout", "tasks", "video", "workers"}
+# Edits that left all that was recorded before as it was, bit for bit, and so its name: file and hash now -> hash then.
+SAME = {  # hands may start raised
+    "operator 693c3992df85e621": "00c5bfbac57faa7313b43ce2715480b3a6af384ee86515aba05c3072ecb087fd",
+    "recipes 4083e7ad3e5e3e4e": "99dbdaab23e71e6c3dbe05acdcb38008b8e5a360bf4a9d1406ed2cfdc43f34da",
+    "recording d02cd02d1518caa2": "947fec90536e1e9f97de3e98ab354a33b15c68122a33edf776c75d1a5499cf0e",
+}
 
 
 def data_folder(root: str | None) -> Path:
@@ -28,11 +34,12 @@ def data_folder(root: str | None) -> Path:
 def key(settings: Any) -> str:
     """Hash [8 hex digits] of JSON-like settings, the simulators' versions, the code of `envs` and the file layout.
 
-    Comments, docstrings and formatting of the code do not count.
+    Comments, docstrings and formatting of the code do not count, nor do the edits in SAME.
     """
     versions = {name: version(name) for name in SIMULATORS}
     files = [path for path in sorted(Path(__file__).parent.glob("*.py")) if path.stem not in NEUTRAL]
-    code = {path.stem: _code(path) for path in files}
+    hashes = {path.stem: _code(path) for path in files}
+    code = {stem: SAME.get(f"{stem} {now[:16]}", now) for stem, now in hashes.items()}
     text = json.dumps([settings, versions, code, LAYOUT], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 

@@ -85,6 +85,8 @@ def dataset_path(config: CollectConfig) -> Path:
     settings = asdict(config)
     for name in ("defaults", "root", "workers"):
         del settings[name]
+    if not config.recipe.raised:
+        settings["recipe"].pop("raised", None)  # experts of before had no choice
     name = f"{config.env.name}-{config.recipe.name}-{config.episodes}-seed{config.seed}-{key(settings)}.hdf5"
     return data_folder(config.root) / "episodes" / name
 

@@ -19,7 +19,7 @@ class RecipeConfig:
     hesitation_seconds: list[float] = field(default_factory=lambda: [2.0, 5.0])  # shortest and longest
     retraction_seconds: list[float] = field(default_factory=lambda: [2.0, 4.0])  # shortest and longest
     manner: str = "waver"  # of hesitations, see `envs.manners`
-    raised: float = 0.0  # metres that the hand starts above its usual place, at most, in half of the episodes
+    raised = 0.0  # see Expert; no setting of the others
 
     def __post_init__(self):
         unknown = set(self.shares) - set(QUALITIES)
@@ -49,6 +49,7 @@ class Expert(RecipeConfig):
 
     name: str = "expert"
     shares: dict[str, float] = field(default_factory=lambda: {"expert": 1.0})
+    raised: float = 0.0  # metres that the hand starts above its usual place, at most, in half of the episodes
 
 
 @dataclass

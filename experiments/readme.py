@@ -2,6 +2,7 @@
 
 Fills what stands between `<!-- table: <name> ... -->` and `<!-- end -->`; the rest is written by hand. Names:
 
+    job <agent> ...          what the main job came to, and others like it: `main_job_<agent>.json`, a run's summary
     bench <n> <critic> ...   scores of critics on the seed of their n-th benchmark, from 0 (`bench_<critic>.json`,
                              `bench_<critic>_1.json`, ...), and of the other models in the first critic's file
     shifts <critic>          its scores on the shifted split and on what it never saw: `bench_<critic>_shifts.json`
@@ -31,6 +32,7 @@ README = Path(__file__).parents[1] / "README.md"
 TABLE = re.compile(r"(<!-- table: (\w+) ?([^\n]*?) -->)\n(?:(?!<!--).)*(<!-- end -->)", re.DOTALL)
 SCORES = ("Hesitation-RMSE", "Retry-VOC", "Expert-VOC", "Cycle-VOC", "failure AUROC", "lapse AUROC")
 SHIFTED = ("Hesitation-RMSE", "Retry-VOC", "Expert-VOC", "lapse AUROC")
+RATES = (("success_rate", "ci95"), ("success_in_budget", "in_budget_ci95"))
 OTHERS = {
     "frame": "regressor on one frame",
     "video": "regressor on the video so far",
@@ -72,14 +74,29 @@ def read(name: str, suffix: str) -> dict[str, Any]:
     Raises:
         InputError: there are none.
     """
-    path = result(name, suffix)
+    return _read(result(name, suffix), "`python -m experiments.ship` puts them there")
+
+
+def _read(path: Path, remedy: str) -> dict[str, Any]:
     try:
         return {**json.loads(path.read_text()), "origin": json.loads(path.with_suffix(".versions.json").read_text())}
     except OSError as error:
-        raise InputError(f"{path}: no such scores; `python -m experiments.ship` puts them there") from error
+        raise InputError(f"{path}: no such results; {remedy}") from error
 
 
 Reader = Callable[[str, str], dict[str, Any]]
+
+
+def job(reader: Reader, *agents: str) -> str:
+    """What runs of `wvm_rl.train` came to, and their commands."""
+    rows, made = [["", "rollouts", "success", "within the time budget", "median seconds", "minutes"]], []
+    for agent in agents:
+        run = _read(RESULTS / f"main_job_{agent}.json", "copy summary.json and versions.json of a run folder there")
+        rates = ["{:.2f} [{:.2f}, {:.2f}]".format(run[key], *run[f"success_{end}"]) for key, end in RATES]
+        minutes = sum(run["wall_seconds"].values()) / 60
+        rows.append([agent, str(run["rollouts"]), *rates, f"{run['median_seconds_to_success']:.1f}", f"{minutes:.0f}"])
+        made.append(f"`{run['origin']['command']}` at commit {run['origin']['commit'][:7]}")
+    return f"{markdown_table(rows)}\nBy {', '.join(made)}.\n"
 
 
 def bench(reader: Reader, number: str, first: str, *others: str) -> str:
@@ -126,7 +143,7 @@ def _scores(scores: Mapping[str, Any], titles: Iterable[str]) -> list[str]:
     return [cell(scores, COLUMNS[title]) for title in titles]
 
 
-TABLES: dict[str, Callable[..., str]] = {"bench": bench, "shifts": shifts, "study": study}
+TABLES: dict[str, Callable[..., str]] = {"job": job, "bench": bench, "shifts": shifts, "study": study}
 
 
 def filled(text: str, reader: Reader = read) -> str:

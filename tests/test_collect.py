@@ -1,5 +1,8 @@
 """Collection: reproducible to the byte, resumable, replayable."""
 
+import ast
+import hashlib
+import json
 import os
 import signal
 import subprocess
@@ -11,7 +14,8 @@ import numpy as np
 import pytest
 
 from envs.cache import key
-from envs.collect import collect, dataset_path, table
+from envs.collect import CollectConfig, collect, dataset_path, table
+from envs.recipes import RECIPES
 from envs.simulation import Simulation
 from envs.tasks import TASKS
 from tests.conftest import lift_config
@@ -93,6 +97,20 @@ def test_the_hash_sees_code_but_not_comments(tmp_path, monkeypatch):
         (tmp_path / "physics.py").write_text(text)
         keys.append(key({}))
     assert keys[0] == keys[1] != keys[2]
+    codes = [hashlib.sha256(ast.dump(ast.parse(text)).encode()).hexdigest() for text in ("x = 1", "x = 2")]
+    monkeypatch.setattr("envs.cache.SAME", {f"physics {codes[1][:16]}": codes[0]})
+    assert key({}) == keys[0]
+
+
+@pytest.mark.skipif(
+    sys.version_info[:2] != (3, 11), reason="keys hash syntax trees, which Python versions write otherwise"
+)
+def test_the_studys_episodes_keep_their_name():
+    """Or else `python -m experiments.study` takes its committed runs for those of other episodes."""
+    [run] = (Path(__file__).parents[1] / "experiments" / "results" / "study").glob("lift-suboptimal-awr-wvm-tiny-2*")
+    settings = {"episodes": 100, "seed": 0, "fps": 5, "size": 96}
+    config = CollectConfig(env=TASKS["lift"](), recipe=RECIPES["suboptimal"](), **settings)
+    assert dataset_path(config).name == json.loads((run / "versions.json").read_text())["inputs"]["episodes"]
 
 
 def test_the_table_counts_qualities(lift_dataset):

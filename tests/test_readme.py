@@ -15,8 +15,11 @@ def test_tables_are_those_of_the_results(path):
 @pytest.mark.parametrize(
     ("marker", "message"),
     [
-        ("<!-- table: scores -->\n<!-- end -->", "table: scores -->`: no such table; choose from bench, shifts, study"),
-        ("<!-- table: shifts nobody -->\n<!-- end -->", r"bench_nobody_shifts\.json: no such scores"),
+        (
+            "<!-- table: scores -->\n<!-- end -->",
+            "table: scores -->`: no such table; choose from job, bench, shifts, study",
+        ),
+        ("<!-- table: shifts nobody -->\n<!-- end -->", r"bench_nobody_shifts\.json: no such results"),
         ("<!-- table: bench 0 -->\n<!-- end -->", "table: bench 0 -->`: missing a required argument: 'first'"),
         ("<!-- table: study -->\n\n<!-- table: study -->\n<!-- end -->", "lacks its `<!-- end -->`"),
     ],
