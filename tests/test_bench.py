@@ -83,6 +83,10 @@ def test_the_default_regressors_are_released():
     for source in bench.regressors_of(config, critic).values():
         places = source._places.values() if isinstance(source, State) else [(source._path, "")]
         assert all(path.parent == RELEASED for path, _ in places), source.name
+    raised = replace(config, data=replace(config.data, raised=0.1))  # of which none was released
+    for source in bench.regressors_of(raised, critic).values():
+        places = source._places.values() if isinstance(source, State) else [(source._path, "")]
+        assert all(path.parent != RELEASED for path, _ in places), source.name
 
 
 def test_released_regressors_read_as_when_they_were_released(tmp_path, monkeypatch):

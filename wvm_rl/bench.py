@@ -149,7 +149,8 @@ def regressors_of(config: BenchConfig, critic: Critic) -> dict[str, Source]:
     told = list(dict.fromkeys(plan.env.instruction if config.data.text else NO_TEXT for plan in known))
     view = (known[0].cameras[0], critic.fps, critic.size)
     seen = Films(films, told, *view, config.windows, shelf, critic.config.reading)
-    simulated = replace(shelf, settings={"episodes": config.data.episodes, "seed": config.data.seed})  # no pictures
+    shaping = {name: data[name] for name in ("episodes", "seed", "raised") if name in data}  # what no picture changes
+    simulated = replace(shelf, settings=shaping)
     floor = State(config.floor, experts, simulated)
     found: list[Source] = [Frame(config.frame, seen), Video(config.video, seen), floor]
     return {source.name: source for source in found if source.name in config.models}
