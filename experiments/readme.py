@@ -5,6 +5,7 @@ Fills what stands between `<!-- table: <name> ... -->` and `<!-- end -->`; the r
     job <agent> ...          what the main job came to, and others like it: `main_job_<agent>.json`, a run's summary
     bench <n> <critic> ...   scores of critics on the seed of their n-th benchmark, from 0 (`bench_<critic>.json`,
                              `bench_<critic>_1.json`, ...), and of the other models in the first critic's file
+    pairs <critic>           its differences from other models, all seeds together: `bench_<critic>_pairs.json`
     shifts <critic>          its scores on the shifted split and on what it never saw: `bench_<critic>_shifts.json`
                              and `bench_<critic>_unseen.json`
     study                    success of what the study's bars compare, by task
@@ -31,6 +32,7 @@ RESULTS = Path(__file__).parent / "results"
 README = Path(__file__).parents[1] / "README.md"
 TABLE = re.compile(r"(<!-- table: (\w+) ?([^\n]*?) -->)\n(?:(?!<!--).)*(<!-- end -->)", re.DOTALL)
 SCORES = ("Hesitation-RMSE", "Retry-VOC", "Expert-VOC", "Cycle-VOC", "failure AUROC", "lapse AUROC")
+COMPARED = ("Hesitation-RMSE", "Retry-VOC", "lapse AUROC")
 SHIFTED = ("Hesitation-RMSE", "Retry-VOC", "Expert-VOC", "lapse AUROC")
 RATES = (("success_rate", "ci95"), ("success_in_budget", "in_budget_ci95"))
 OTHERS = {
@@ -64,7 +66,7 @@ class ReadmeConfig:
 
 
 def result(name: str, suffix: str) -> Path:
-    """Where a critic's scores lie; suffix: of its benchmarks, `_<number>` from the second on, `_shifts`, `_unseen`."""
+    """Where a critic's scores lie; suffix: `_<number>` from the second benchmark on, `_pairs`, `_shifts`, `_unseen`."""
     return RESULTS / f"bench_{name}{suffix}.json"
 
 
@@ -113,6 +115,14 @@ def bench(reader: Reader, number: str, first: str, *others: str) -> str:
     return markdown_table([*rows, *([title, *_scores(beside[model], SCORES)] for model, title in OTHERS.items())])
 
 
+def pairs(reader: Reader, critic: str) -> str:
+    """Differences in pairs of trajectories from other models, all seeds together."""
+    content = reader(critic, "_pairs")
+    rows = [[f"seeds {', '.join(map(str, content['seeds']))}: `{critic}` minus", *COMPARED]]
+    rows += [[OTHERS[name], *_scores(found, COMPARED)] for name, found in content["models"].items() if name in OTHERS]
+    return markdown_table(rows)
+
+
 def shifts(reader: Reader, critic: str) -> str:
     """Scores on the shifted split and on the tasks and objects that the critic never saw, and the commands."""
     content, unseen = reader(critic, "_shifts"), reader(critic, "_unseen")
@@ -143,7 +153,7 @@ def _scores(scores: Mapping[str, Any], titles: Iterable[str]) -> list[str]:
     return [cell(scores, COLUMNS[title]) for title in titles]
 
 
-TABLES: dict[str, Callable[..., str]] = {"job": job, "bench": bench, "shifts": shifts, "study": study}
+TABLES: dict[str, Callable[..., str]] = {"job": job, "bench": bench, "pairs": pairs, "shifts": shifts, "study": study}
 
 
 def filled(text: str, reader: Reader = read) -> str:

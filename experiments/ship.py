@@ -1,25 +1,29 @@
 """Ships a critic: `python -m experiments.ship critic=<folder> bench=[<run>, ...] notes=<file> name=<name>`.
 
 Its folder becomes `wvm_rl/critics/<name>`, with the benchmark's tables and figures in its card; the benchmarks' numbers
-go to `experiments/results/bench_<name>*.json`. The notes are Markdown, written by hand after a look at both: where it
+go to `experiments/results/bench_<name>*.json`, and how it differs from the other models in the trajectories of all of
+them to `bench_<name>_pairs.json`. The notes are Markdown, written by hand after a look at both: where it
 fails. They may have tables that `experiments.readme` fills.
 """
 
 import json
-import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from omegaconf import MISSING
 
 from experiments.readme import filled, read, result
 from wvm_rl import cli
 from wvm_rl.errors import InputError
-from wvm_rl.files import atomic
 from wvm_rl.model.critic import SHIPPED, Critic
+from wvm_rl.provenance import provenance
+from wvm_rl.runs import write_json
 from wvm_rl.scoreboard import caption, markdown
+from wvm_rl.scores import compared, unshifted
 
+PARTS = ("bench", "versions")  # files of a run folder
 FIGURES = ("curves.png", "calibration.png")
 SCORES, AFTER = "## Scores", "## Versions"  # the card's section of scores stands before that of versions
 
@@ -40,11 +44,30 @@ def section(folders: list[Path], notes: str) -> str:
     """Tables of the benchmarks, each with the command that made it, and the notes."""
     lines = [SCORES, ""]
     for folder in folders:
-        content, origin = (json.loads((folder / name).read_text()) for name in ("bench.json", "versions.json"))
+        content, origin = (_json(folder / f"{name}.json") for name in PARTS)
         lines += [f"`{origin['command']}` at commit `{origin['commit']}`:", "", markdown(content)]
     lines += [f"![{name}]({name})" for name in FIGURES]
     lines += ["", "The first episode of each kind and task, and the mean true value by the predicted one.", "", notes]
     return "\n".join(lines).rstrip() + "\n\n"
+
+
+def pooled_pairs(folders: list[Path]) -> dict[str, Any]:
+    """Differences of the critic from the other models, over the trajectories of all benchmarks together.
+
+    Returns:
+        `seeds` of the benchmarks; `models`, name -> `wvm_rl.scores.compared`.
+    """
+    runs = [unshifted(pd.read_parquet(folder / "trajectories.parquet").to_dict("records")) for folder in folders]
+    subject, *others = (name for name in runs[0] if all(name in run for run in runs))
+    rows = {name: [row for run in runs for row in run[name]] for name in (subject, *others)}
+    return {
+        "seeds": [_json(folder / "bench.json")["seed"] for folder in folders],
+        "models": {name: compared(rows[subject], rows[name]) for name in others},
+    }
+
+
+def _json(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text())
 
 
 def main(config: ShipConfig) -> None:
@@ -62,29 +85,28 @@ def main(config: ShipConfig) -> None:
     for folder in named.values():
         if not (folder / "bench.json").exists():
             raise InputError(f"{folder} holds no bench.json: run the benchmark to its end")
-        inputs = json.loads((folder / "versions.json").read_text())["inputs"]
-        if not inputs["critic"].startswith(critic.fingerprint):
+        if not _json(folder / "versions.json")["inputs"]["critic"].startswith(critic.fingerprint):
             raise InputError(f"{folder} scored another critic than {config.critic}")
     card, notes = critic.card, Path(config.notes).read_text()
     if AFTER not in card:
         raise InputError(f"{config.critic}/README.md: not a card that wvm_rl.pretrain wrote")
+    found = {suffix: {name: _json(folder / f"{name}.json") for name in PARTS} for suffix, folder in named.items()}
+    found["_pairs"] = {"bench": pooled_pairs(folders), "versions": provenance()}
 
     def scores(name: str, suffix: str) -> dict[str, Any]:
         """Those that are to be committed, else those that are."""
-        if name != config.name or suffix not in named:
+        if name != config.name or suffix not in found:
             return read(name, suffix)
-        content, origin = (json.loads((named[suffix] / name).read_text()) for name in ("bench.json", "versions.json"))
-        return {**content, "origin": origin}
+        return {**found[suffix]["bench"], "origin": found[suffix]["versions"]}
 
     before, after = card.split(AFTER, 1)
     critic.card = filled(before.partition(SCORES)[0] + section(folders, notes) + AFTER + after, scores)
     critic.save(target, beside=[folders[0] / "figures" / name for name in FIGURES])
-    for suffix, folder in named.items():
+    for suffix, parts in found.items():
         path = result(config.name, suffix)
-        for name, copy in (("bench.json", path), ("versions.json", path.with_suffix(".versions.json"))):
-            with atomic(copy) as partial:
-                shutil.copy(folder / name, partial)
-    print(f"{target}: {caption(json.loads((folders[0] / 'bench.json').read_text()))}")
+        write_json(path, parts["bench"])
+        write_json(path.with_suffix(".versions.json"), parts["versions"])
+    print(f"{target}: {caption(found['']['bench'])}")
 
 
 if __name__ == "__main__":

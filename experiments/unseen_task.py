@@ -37,7 +37,12 @@ class UnseenTaskConfig:
 def scored(config: UnseenTaskConfig, without: str | None, task: str) -> Cell:
     """Scores on a task of the critic that learned all tasks, or all but one."""
     tasks = ",".join(task for task in TASKS if task != without)
-    training = [f"data.tasks=[{tasks}]", f"data.seed={config.data_seed}", f"vae.steps={config.vae_steps}", f"pool={config.pool}"]
+    training = [
+        f"data.tasks=[{tasks}]",
+        f"data.seed={config.data_seed}",
+        f"vae.steps={config.vae_steps}",
+        f"pool={config.pool}",
+    ]
     training += [f"model.steps={config.steps}", f"model.batch={config.batch}"]
     cell = CELLS(f"without-{without or 'none'}", training, [f"tasks=[{task}]", f"seed={SEED}"])
     assert cell is not None

@@ -17,7 +17,7 @@ def test_tables_are_those_of_the_results(path):
     [
         (
             "<!-- table: scores -->\n<!-- end -->",
-            "table: scores -->`: no such table; choose from job, bench, shifts, study",
+            "table: scores -->`: no such table; choose from job, bench, pairs, shifts, study",
         ),
         ("<!-- table: shifts nobody -->\n<!-- end -->", r"bench_nobody_shifts\.json: no such results"),
         ("<!-- table: bench 0 -->\n<!-- end -->", "table: bench 0 -->`: missing a required argument: 'first'"),

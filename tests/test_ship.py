@@ -3,9 +3,11 @@
 import json
 from dataclasses import replace
 
+import pandas as pd
 import pytest
 
 from experiments import readme, ship
+from experiments.readme import read
 from experiments.ship import ShipConfig, main
 from tests.model_toy import random_critic
 from tests.synthetic import dataset, episode
@@ -25,18 +27,20 @@ def config(tmp_path, monkeypatch):
     critic.save(tmp_path / "critic")
     plain = dataset(tmp_path / "plain.hdf5", [episode(0, 200, [("retry", 60, 89)], quality="retry"), episode(1, 120)])
     clips = {("lift", "bench"): plain, ("lift", "lit"): plain}
-    rows = rows_of({"clock": lambda task, clip: Blind("clock")}, clips, 20)
+    rows = rows_of({name: lambda task, clip, name=name: Blind(name) for name in ("reversed", "clock")}, clips, 20)
     run = tmp_path / "run"
     (run / "figures").mkdir(parents=True)
     for name in ship.FIGURES:
         (run / "figures" / name).write_bytes(b"png")
-    write_json(run / "bench.json", report(rows, None, {"fps": 10, "horizon_k": 20}))
+    write_json(run / "bench.json", report(rows, None, {"fps": 10, "horizon_k": 20, "seed": 9000}))
+    pd.DataFrame(rows).to_parquet(run / "trajectories.parquet")
     origin = {"command": "python -m wvm_rl.bench", "commit": "abc", "inputs": {"critic": critic.fingerprint}}
     (run / "versions.json").write_text(json.dumps(origin))
-    (tmp_path / "notes.md").write_text("Weakest on lift.\n")
+    (tmp_path / "notes.md").write_text("Weakest on lift.\n\n<!-- table: pairs tiny -->\n\n<!-- end -->\n")
     monkeypatch.setattr(ship, "SHIPPED", tmp_path / "critics")
     monkeypatch.setattr(readme, "RESULTS", tmp_path)
-    return ShipConfig(str(tmp_path / "critic"), [str(run)], notes=str(tmp_path / "notes.md"), name="tiny")
+    settings = {"bench": [str(run)] * 2, "shifts": str(run), "unseen": str(run), "notes": str(tmp_path / "notes.md")}
+    return ShipConfig(str(tmp_path / "critic"), **settings, name="tiny")
 
 
 def test_a_shipped_critic_has_its_scores_in_its_card(tmp_path, config):
@@ -46,7 +50,13 @@ def test_a_shipped_critic_has_its_scores_in_its_card(tmp_path, config):
     before, scores, after = (shipped.card.index(part) for part in ("## Model", "## Scores", "## Versions"))
     assert before < scores < after and shipped.card.count("## Scores") == 1 and "old" not in shipped.card
     assert "| all | clock |" in shipped.card and "at commit `abc`" in shipped.card and "Weakest on lift" in shipped.card
-    assert (tmp_path / "critics" / "tiny" / "curves.png").exists() and (tmp_path / "bench_tiny.json").exists()
+    assert (tmp_path / "critics" / "tiny" / "curves.png").exists()
+    for suffix in ("", "_1", "_shifts", "_unseen", "_pairs"):
+        assert readme.result("tiny", suffix).exists() and read("tiny", suffix)["origin"]["commit"]
+    scores = read("tiny", "")["models"]
+    gap = scores["reversed"]["retry_voc"] - scores["clock"]["retry_voc"]
+    assert read("tiny", "_pairs")["models"]["clock"]["retry_voc"] == pytest.approx(gap)
+    assert "| seeds 9000, 9000: `tiny` minus | Hesitation-RMSE |" in shipped.card and "| clock t/T | " in shipped.card
     main(config)  # again, over itself
     assert Critic.load(tmp_path / "critics" / "tiny").card == shipped.card
     Critic(replace(shipped.config, camera="elsewhere"), shipped.params).save(tmp_path / "critics" / "tiny")

@@ -237,6 +237,12 @@ def compared(subject: Sequence[Row], other: Sequence[Row]) -> dict[str, Any]:
     return found
 
 
+def unshifted(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    """Model -> its rows but for those of shifts; the first is the subject."""
+    names = dict.fromkeys(row["model"] for row in rows)
+    return {name: [row for row in rows if row["model"] == name and row["clip"] in CLIPS] for name in names}
+
+
 def report(rows: Sequence[Row], floor: str | None, conditions: Mapping[str, Any]) -> dict[str, Any]:
     """Content of `bench.json`: the first model's scores flat and by task, all models' under `models`.
 
@@ -245,8 +251,7 @@ def report(rows: Sequence[Row], floor: str | None, conditions: Mapping[str, Any]
         conditions: what else a reader must know: frames a second, horizon and the like.
     """
     models: dict[str, Any] = {}
-    names = dict.fromkeys(row["model"] for row in rows)
-    by_model = {name: [row for row in rows if row["model"] == name and row["clip"] in CLIPS] for name in names}
+    by_model = unshifted(rows)
     for name, own in by_model.items():
         tasks = dict.fromkeys(row["task"] for row in own)
         models[name] = pooled(own) | {"tasks": {task: pooled([r for r in own if r["task"] == task]) for task in tasks}}
@@ -260,7 +265,7 @@ def report(rows: Sequence[Row], floor: str | None, conditions: Mapping[str, Any]
     shifts: dict[str, Any] = {}
     for shift in dict.fromkeys(row["clip"] for row in rows if row["clip"] not in CLIPS):
         own = [row for row in rows if row["clip"] == shift]
-        shown = [name for name in names if any(row["model"] == name for row in own)]
+        shown = [name for name in by_model if any(row["model"] == name for row in own)]
         shifts[shift] = {name: pooled([row for row in own if row["model"] == name]) for name in shown}
         if shift in BARRED:
             for scores in shifts[shift].values():
