@@ -47,8 +47,7 @@ class PretrainedConfig:
         """The start of a model in words, for its card."""
         if self.critic is not None:
             head = "" if self._same_head(config) else " but for the value head, which was drawn at random"
-            other = self._critic.config.model.first_frame != config.first_frame
-            seen = f", which saw {'no' if config.first_frame else 'the'} first frame" if other else ""
+            seen = "" if self.sees_alike(config) else f", which saw {'no' if config.first_frame else 'the'} first frame"
             return f"those of critic {self._critic.fingerprint}{seen}{head}; its VAE was used as it is"
         if self.path is None:
             return "drawn at random"
@@ -79,6 +78,10 @@ class PretrainedConfig:
         _compare(self.path, "vae", asdict(vae), asdict(config.vae))
         parts = {part: published.fingerprint(load.folder_of(self.path, part)) for part in ("transformer", "vae")}
         return parts | {"value": self.value}
+
+    def sees_alike(self, config: WvmConfig) -> bool:
+        """Whether the critic that is started from, if any, was shown an episode's first frame just as this one is."""
+        return self.critic is None or self._critic.config.model.first_frame == config.first_frame
 
     def vae(self) -> tuple[dict[str, np.ndarray], LatentStatistics]:
         """The given VAE, f32, and the statistics of its latents.

@@ -96,6 +96,11 @@ class Stages:
         self.text = np.stack([config.wvm.text.tokenize(instruction) for instruction in films.instructions])
         preset: WvmConfig = config.wvm
         pretrained = config.pretrained.fingerprint(preset)
+        if config.frozen and not config.pretrained.sees_alike(preset):
+            raise InputError(
+                f"frozen=true keeps the video stream of {config.pretrained.critic}, which learned with "
+                f"wvm.first_frame={str(not preset.first_frame).lower()}: give that, or let it train"
+            )
         self.vae_meta = {
             "films": films.fingerprint,
             "size": preset.size,
