@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+from tests.conftest import QUICK
 from tests.model_toy import corpus, stages
 from tests.synthetic import dataset, episode
 from wvm_rl.data.windows import Windows, WindowsConfig
@@ -31,7 +32,6 @@ from wvm_rl.model.wvm import LossConfig
 from wvm_rl.pretrain import DataConfig
 from wvm_rl.pretrain import corpus as expert_films
 
-QUICK = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1", "JAX_PLATFORMS": "cpu"}
 LINE = FitConfig(steps=60, batch=4, learning_rate=0.2, warmup=5, average=0.5, save_every=20)
 
 
@@ -136,8 +136,7 @@ def test_interrupted_pool_equals_a_whole_one(tmp_path):
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-import jax
-jax.config.update("jax_disable_most_optimizations", True)
+from tests.conftest import QUICK
 from tests.model_toy import corpus
 from tests.test_pretrain import small
 from wvm_rl.model import stages
@@ -192,7 +191,7 @@ def test_killed_stages_resume_to_the_same_critic_and_are_made_once(whole, tmp_pa
         return shuffled_rows(size, seed, step, batch)
 
     command = [sys.executable, "-c", KILLED, str(folder)]
-    killed = subprocess.run(command, env={**os.environ, "PYTHONPATH": "."}, cwd=Path(__file__).parents[1])
+    killed = subprocess.run(command, env=os.environ | QUICK | {"PYTHONPATH": "."}, cwd=Path(__file__).parents[1])
     assert killed.returncode == -signal.SIGKILL
     monkeypatch.setattr(module, "shuffled_rows", rows_of)
     for expected in (list(range(20, 24)), []):

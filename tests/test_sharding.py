@@ -8,8 +8,9 @@ import sys
 import jax
 import pytest
 
+from tests.conftest import QUICK
 from tests.model_toy import corpus, stages
-from tests.test_pretrain import QUICK, small
+from tests.test_pretrain import small
 from wvm_rl import sharding
 from wvm_rl.errors import InputError
 from wvm_rl.model.stages import Stages, train
@@ -18,7 +19,7 @@ from wvm_rl.sharding import HostsConfig, MeshConfig
 
 def test_meshes_agree_with_one_device():
     """Two groups of four devices: loss and gradients within 1e-5, parameters and optimiser a quarter each."""
-    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", **QUICK}
+    flags = QUICK | {"XLA_FLAGS": f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=8"}
     command = [sys.executable, "-m", "tests.virtual_devices"]
     done = subprocess.run(command, env=os.environ | flags, capture_output=True, text=True, check=True)
     assert "rematerialization" not in done.stderr  # XLA's warning of arrays that it copies whole

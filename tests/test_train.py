@@ -17,7 +17,7 @@ from agents import AGENTS, POLICIES
 from agents.trainer import TrainerConfig
 from envs.observations import OBSERVATIONS
 from envs.tasks import TASKS
-from tests.conftest import needs_egl
+from tests.conftest import QUICK, needs_egl
 from wvm_rl.config import GROUPS, EvaluationConfig, TrainConfig
 from wvm_rl.data.episodes import Dataset
 from wvm_rl.errors import InputError
@@ -55,7 +55,7 @@ def job(
 
 def start(*overrides: str, folder: Path) -> subprocess.Popen:
     """The command line, in `folder`."""
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    environment = os.environ | QUICK | {"PYTHONPATH": str(Path(__file__).parents[1])}
     command = [sys.executable, "-m", "wvm_rl.train", *overrides]
     return subprocess.Popen(command, cwd=folder, env=environment, stderr=subprocess.PIPE, text=True)
 

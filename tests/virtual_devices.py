@@ -49,9 +49,12 @@ def run(mesh: tuple[int, int], rank: int = 0) -> dict:
     model = model_of(rank)
     config = FitConfig(steps=10, batch=SIZE, learning_rate=1e-2, warmup=0, clip=1e6, beta1=0.5)
     training = Training(lambda *given: model.loss(*given, LossConfig()), config, 0, MeshConfig(*mesh).make())
-    params = model.graph.init(0, training.target)
     rng = np.random.default_rng(1)  # a fresh model's output layers are zero, and so most of its gradients
-    params = {name: value + 0.1 * rng.normal(size=value.shape).astype(np.float32) for name, value in params.items()}
+    params = {}
+    for name, shape in model.graph.shapes.items():
+        deviation = shape[-2] ** -0.5 if len(shape) > 1 else 0.1
+        drawn = deviation * rng.normal(size=shape) + name.endswith("scale")
+        params[name] = jax.device_put(drawn.astype(np.float32), training.target(name, shape))
     frozen = {name: params.pop(name) for name in list(params) if not lora.trains(name, rank)}
     update = training.compiled(params)
     state = training.start(params)
