@@ -33,6 +33,9 @@ def fit(columns=ONES, config=CONFIG, seeds=(0,), policy=POLICY, **more):
     return train(policy, DATA, STATISTICS, [columns] * len(seeds), config, seeds, progress=False, **more)
 
 
+ROUNDED = {"rtol": 1e-5, "atol": 1e-7}  # one after the other; the same bits where XLA's fusion emitters compile
+
+
 def assert_same(one, other, **tolerance):
     for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
         np.testing.assert_allclose(a, b, **({"rtol": 0, "atol": 0} | tolerance))
@@ -75,7 +78,7 @@ def test_many_seeds_equal_each_alone(knobs):
     many = fit(config=dataclasses.replace(CONFIG, **knobs), seeds=(0, 4))  # 20 leaves a shorter last interval
     assert many.seeds == (0, 4)
     for index, seed in enumerate(many.seeds):
-        tolerance = {"rtol": 1e-3, "atol": 1e-5} if many_at_once else {}  # one after the other: the same bits
+        tolerance = {"rtol": 1e-3, "atol": 1e-5} if many_at_once else ROUNDED
         assert_same(many.seed(index), fit(seeds=(seed,)).seed(0), **tolerance)
     assert not np.array_equal(many.params["inner"]["kernel"][0], many.params["inner"]["kernel"][1])
 
@@ -85,7 +88,7 @@ def test_methods_train_in_one_program_as_each_alone():
     both = [AWRConfig().columns(ADVANTAGE, rising, TOY), BCConfig().columns(ADVANTAGE, rising, TOY)]
     many = train(POLICY, DATA, STATISTICS, both, CONFIG, (3, 3), progress=False)
     for index, columns in enumerate(both):
-        assert_same(many.seed(index), fit(columns, seeds=(3,)).seed(0))
+        assert_same(many.seed(index), fit(columns, seeds=(3,)).seed(0), **ROUNDED)
     conditioned = Columns(both[0].weight, np.ones((75, 1), np.float32))
     with pytest.raises(InputError, match="conditioned and unconditioned policies are different programs"):
         train(POLICY, DATA, STATISTICS, [both[0], conditioned], CONFIG, (3, 3), progress=False)

@@ -89,7 +89,7 @@ def test_dropping_the_future_leaves_the_value(world, outputs):
         return streams.value_outputs(value, jnp.full((SIZE, 4), 0.3), text, streams.context(current, text))
 
     alone = without_future(inputs["current"], inputs["value"], inputs["text"])
-    assert same(outputs(**inputs)["value"], alone)
+    np.testing.assert_allclose(outputs(**inputs)["value"], alone, atol=1e-5)  # two programs round differently
 
 
 def test_first_frame_reaches_all_and_nothing_reaches_it(world, outputs):
