@@ -83,8 +83,9 @@ def main(config: ShipConfig) -> None:
     if missing := [name for name in FIGURES if not (folders[0] / "figures" / name).exists()]:
         raise InputError(f"{folders[0]}/figures holds no {missing[0]}: run the benchmark to its end")
     for folder in named.values():
-        if not (folder / "bench.json").exists():
-            raise InputError(f"{folder} holds no bench.json: run the benchmark to its end")
+        wanted = ("bench.json", *(["trajectories.parquet"] if folder in folders else []))
+        if missing := [name for name in wanted if not (folder / name).exists()]:
+            raise InputError(f"{folder} holds no {missing[0]}: run the benchmark to its end")
         if not _json(folder / "versions.json")["inputs"]["critic"].startswith(critic.fingerprint):
             raise InputError(f"{folder} scored another critic than {config.critic}")
     card, notes = critic.card, Path(config.notes).read_text()

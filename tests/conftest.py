@@ -13,6 +13,7 @@ from envs.collect import CollectConfig, collect
 from envs.recipes import RECIPES
 from envs.tasks import TASKS
 
+LONG = ["test_pretrain", "test_train", "test_model_scale", "test_sharding", "test_experts", "test_model_critic"]
 QUICKLY = "--xla_cpu_use_fusion_emitters=false"  # compiles in two thirds of the time
 QUICK = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1", "JAX_PLATFORMS": "cpu"}  # as `compile_quickly`, in other processes
 COMPILED = pytest.StashKey[str]()
@@ -31,6 +32,11 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_unconfigure(config: pytest.Config) -> None:
     if folder := config.stash.get(COMPILED, None):
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files that take long go first, so that no process waits for another's at the end."""
+    items.sort(key=lambda item: LONG.index(item.path.stem) if item.path.stem in LONG else len(LONG))
 
 
 def lift_config(root: Path, **settings) -> CollectConfig:

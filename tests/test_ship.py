@@ -70,3 +70,10 @@ def test_scores_of_another_critic_are_refused(tmp_path, config):
     with pytest.raises(InputError, match="scored another critic"):
         main(config)
     assert not (tmp_path / "critics").exists()
+
+
+def test_a_benchmark_that_did_not_end_is_refused(tmp_path, config):
+    (tmp_path / "run" / "trajectories.parquet").unlink()
+    with pytest.raises(InputError, match=r"run holds no trajectories\.parquet"):
+        main(config)
+    assert not (tmp_path / "critics").exists()

@@ -131,6 +131,7 @@ def test_the_shipped_critic_labels_and_its_curve_is_drawn_in(tmp_path):
     """The main job as it stands in the README, small: frames, critic, videos."""
     evaluation = EvaluationConfig(rollouts=1, workers=1, videos=1)
     config = job(tmp_path / "data", fps=None, value=VALUES["wvm"](), evaluation=evaluation)
+    config.data.episodes = 2
     main(config, tmp_path / "run")
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert summary["value"] == "wvm" and summary["inputs"]["values"] == config.value.source().fingerprint
