@@ -40,7 +40,7 @@ class TrainerConfig:
     interval: int = 250  # updates a compiled call, and between two logged metrics
     save_every: int = 1500  # updates between two checkpoints, rounded up to whole intervals
     # Several seeds: vmap (at once) | map (one after the other) | auto (map on CPU, else vmap). On two cores vmap was
-    # 5-10 % faster for 4-8 seeds and 25 % slower for one; with map a seed has the same bits as when trained alone.
+    # 5-10 % faster for 4-8 seeds and 25 % slower for one; with map a seed trains as it does alone, to rounding.
     batching: str = "auto"
 
     def __post_init__(self) -> None:

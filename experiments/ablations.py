@@ -31,6 +31,7 @@ VARIANTS = {  # name -> what it is, and overrides of the recipe; the later one w
     ),
     "p0": ("the true prefix always", "loss.random_prefix=0"),
     "p1": ("a random prefix always", "loss.random_prefix=1"),
+    "draws8": ("eight draws of noise a window (not in the paper)", "loss.draws=8"),
     "hl_gaussian": ("histogram head", "wvm.value.head=hl_gaussian"),
     "regression": ("scalar head", "wvm.value.head=regression"),
     "no_rewind": ("rising windows only, but for the VAE's progress head", "windows.rewind=0"),

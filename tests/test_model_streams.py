@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from tests.model_toy import preset
+from wvm_rl.errors import InputError
 from wvm_rl.model import flow
 from wvm_rl.model.wan.rope import grid, table
 from wvm_rl.model.wvm import LossConfig, WorldValueModel
@@ -230,6 +231,21 @@ def test_loss_of_a_silent_network_is_that_of_its_targets(world):
     np.testing.assert_allclose(parts["value"], jnp.square(target[:, 1:]).mean(), rtol=1e-5)
     np.testing.assert_allclose(parts["video"], jnp.square(video).mean(), rtol=1e-5)
     np.testing.assert_allclose(total, parts["value"] + 0.5 * parts["video"], rtol=1e-6)
+
+
+def test_draws_of_a_window_average_its_noise(world):
+    """Nine draws a window: the same loss on average as one draw, a third of its spread; the video's loss stays."""
+    model, params, inputs = world
+    batch, keys = batch_of(model, inputs), jax.random.split(jax.random.key(0), 64)
+    one, nine = (
+        jax.jit(jax.vmap(lambda key, draws=draws: model.loss(params, batch, key, LossConfig(draws=draws))[1]))(keys)
+        for draws in (1, 9)
+    )
+    np.testing.assert_allclose(nine["value"].mean(), one["value"].mean(), atol=4 * float(one["value"].std()) / 8)
+    assert 0.2 < float(nine["value"].std() / one["value"].std()) < 0.5
+    np.testing.assert_allclose(nine["video"], one["video"], rtol=1e-5)
+    with pytest.raises(InputError, match=r"loss\.draws=0"):
+        LossConfig(draws=0)
 
 
 def test_random_prefix_hides_the_true_one(world):

@@ -44,6 +44,7 @@ class PlanConfig:
     batch: int = 8  # samples an update, or episodes valued side by side
     instructions: int = 6  # different ones in a batch's table
     average: float = 0.999  # of the training, see FitConfig; 0: no running mean of the parameters
+    loss: LossConfig = field(default_factory=LossConfig)
     mesh: MeshConfig = field(default_factory=MeshConfig)
 
     def __post_init__(self) -> None:
@@ -81,7 +82,7 @@ def plan(config: PlanConfig) -> Plan:
         return _inference(model, stored, config.batch)
     batch = _batch(model, config)
     fit = FitConfig(steps=1000, batch=config.batch, learning_rate=1e-4, average=config.average)
-    training = Training(partial(model.loss, config=LossConfig()), fit, 0, mesh)
+    training = Training(partial(model.loss, config=config.loss), fit, 0, mesh)
     shapes = model.graph.shapes
     trains = partial(lora.trains, rank=preset.transformer.lora_rank)
     params = {name: _struct(shape, jnp.float32, training.target(name, shape)) for name, shape in shapes.items()}

@@ -120,7 +120,7 @@ class Stages:
             "pool": self.pool_meta,
             "preset": preset.shaping(),
             "pretrained": pretrained,
-            "loss": asdict(config.loss),
+            "loss": config.loss.shaping(),
             "fit": _shaping(config.model),
             "instructions": films.instructions,
             "text": hashlib.sha256(self.text.tobytes()).hexdigest(),

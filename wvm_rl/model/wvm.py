@@ -17,7 +17,8 @@ the current stream, and at inference the future is not computed. Values are mapp
 scale of the noise.
 """
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -93,14 +94,24 @@ class LossConfig:
     video: float = 1.0  # lambda, weight of the video loss (Eq. 7)
     random_prefix: float = 0.5  # p, share of samples whose prefix is replaced by U[0,1] (section 3)
     shift: float = 5.0  # Wan's timestep shift for both streams' tau; 1 is uniform, more favours noise
+    draws: int = 1  # of noise, tau and prefix for the values of a window, whose video tokens are computed once
 
     def __post_init__(self) -> None:
+        if self.draws < 1:
+            raise InputError(f"loss.draws={self.draws} must be at least 1")
         if not 0 <= self.video < float("inf"):
             raise InputError(f"loss.video={self.video} must be finite and not negative")
         if not 0 <= self.random_prefix <= 1:
             raise InputError(f"loss.random_prefix={self.random_prefix} must lie in [0, 1]")
         if not 0 < self.shift < float("inf"):
             raise InputError(f"loss.shift={self.shift} must be positive")
+
+    def shaping(self) -> dict[str, Any]:
+        """The settings by which trainings are told apart."""
+        settings = asdict(self)
+        if self.draws == 1:
+            del settings["draws"]  # trainings of before had no choice
+        return settings
 
 
 class WorldValueModel:
@@ -144,9 +155,11 @@ class WorldValueModel:
 
         parts: dict[str, Array] = {}
         if value_too:  # the first token is given clean, as at inference, or replaced at random
-            replaced = jax.random.bernoulli(keys[0], config.random_prefix, (size,))
-            prefix = jnp.where(replaced, jax.random.uniform(keys[1], (size,), minval=-1.0), value[:, 0])
-            network = self._network(streams, text, context)
+            value, words = (jnp.repeat(x, config.draws, 0) for x in (value, text))
+            seen = jax.tree.map(lambda x: jnp.repeat(x, config.draws, 1), context)
+            replaced = jax.random.bernoulli(keys[0], config.random_prefix, value.shape[:1])
+            prefix = jnp.where(replaced, jax.random.uniform(keys[1], value.shape[:1], minval=-1.0), value[:, 0])
+            network = self._network(streams, words, seen)
             parts["value"] = self.head.loss(network, value, prefix, keys[2], config.shift).mean()
         if config.video or not value_too:  # the future latent with its own tau
             noise = jax.random.normal(keys[3], future.shape)
