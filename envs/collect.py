@@ -1,6 +1,5 @@
 """Collects scripted episodes: `python -m envs.collect env=lift recipe=mixed episodes=200 seed=0`."""
 
-import os
 import shutil
 from collections import defaultdict
 from collections.abc import Callable
@@ -18,7 +17,7 @@ from envs.camera import frame_interval
 from envs.looks import split
 from envs.recipes import RECIPES
 from envs.tasks import CONTROL_FREQUENCY, EVERY
-from envs.workers import Workers
+from envs.workers import Workers, cores
 from wvm_rl.cli import run
 from wvm_rl.data.episodes import Dataset, Episode, write
 from wvm_rl.errors import InputError
@@ -38,7 +37,7 @@ class CollectConfig:
     fps: int = 4  # frames a second of episode, a divisor of 20; 0: no frames, and no OpenGL needed
     size: int = 64  # pixels a side
     root: str | None = None  # data folder; null: `wvm_rl` in the user's cache
-    workers: int | None = None  # processes; null: one a core
+    workers: int | None = None  # processes; null: one a core it may use
 
     def __post_init__(self):
         if self.episodes < 1:
@@ -94,7 +93,7 @@ def dataset_path(config: CollectConfig) -> Path:
 def _record_missing(config: CollectConfig, paths: list[Path]) -> dict:
     """Records the episodes whose part is not there yet; returns robosuite's environment arguments."""
     missing = [index for index, path in enumerate(paths) if not _whole(path)]
-    count = min(config.workers or os.cpu_count() or 1, max(1, len(missing)))
+    count = min(cores() if config.workers is None else config.workers, max(1, len(missing)))
     bar = tqdm(total=len(paths), initial=len(paths) - len(missing), desc=f"collecting {config.env.name}", unit="ep")
     with bar, Workers(_recorder, (config, paths[0].parent), count) as workers:
         arguments = None

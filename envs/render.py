@@ -1,6 +1,5 @@
 """Adds camera frames to a dataset: `python -m envs.render <dataset> cameras=[agentview] fps=4 size=64`."""
 
-import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -13,7 +12,7 @@ from tqdm import tqdm
 
 from envs.camera import WORKSPACE, Camera, frame_interval
 from envs.modelfile import compiled
-from envs.workers import Workers
+from envs.workers import Workers, cores
 from wvm_rl.cli import run
 from wvm_rl.data.episodes import Dataset, write_frames
 from wvm_rl.errors import InputError
@@ -28,7 +27,7 @@ class RenderConfig:
     cameras: list[str] = field(default_factory=lambda: [WORKSPACE])  # "workspace" or cameras of the model
     fps: int = 4  # frames a second, a divisor of 20; other cameras in the file follow to this rate
     size: int = 64  # pixels a side
-    workers: int | None = None  # processes; null: one a core
+    workers: int | None = None  # processes; null: one a core it may use
 
     def __post_init__(self):
         frame_interval(self.fps)
@@ -86,7 +85,7 @@ def shown(dataset: Dataset, cameras: Sequence[str], fps: int, size: int, workers
 
 def _write(path: Path, target_path: Path, jobs: list["Job"], processes: int | None, names: dict[str, str]) -> None:
     """Copies a dataset with the frames of `jobs` in the place of its own; `names`: camera -> name in the file."""
-    count = min(processes or os.cpu_count() or 1, len(jobs))
+    count = min(cores() if processes is None else processes, len(jobs))
     with (
         tqdm(total=len(jobs), desc=f"rendering {target_path.name}", unit="ep") as bar,
         Workers(_renderer, (str(path),), count) as workers,

@@ -28,6 +28,11 @@ ENVIRONMENT = {
 SHUTDOWN = 5.0  # s a worker has to leave before it is killed
 
 
+def cores() -> int:
+    """Cores that this process may run on: a cluster's job may have fewer than the machine."""
+    return len(os.sched_getaffinity(0))
+
+
 class Workers:
     """A fixed number of processes, each answering messages with a function of its own.
 

@@ -3,7 +3,6 @@
 Prints, for every task, how many first draws succeed and how long they take; writes `experiments/results/experts.json`.
 """
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ from tqdm import tqdm
 
 from envs.recipes import RECIPES
 from envs.tasks import CONTROL_FREQUENCY, EVERY
-from envs.workers import Workers
+from envs.workers import Workers, cores
 from wvm_rl import cli
 from wvm_rl.provenance import provenance
 from wvm_rl.runs import write_json
@@ -48,7 +47,7 @@ def main(config: CheckConfig) -> None:
     for task in EVERY:
         rows = []
         bar = tqdm(total=config.episodes, desc=task, unit="ep")
-        with bar, Workers(performer, (task, config.seed), os.cpu_count() or 1) as workers:
+        with bar, Workers(performer, (task, config.seed), cores()) as workers:
             for _, row in workers.map(range(config.episodes)):
                 rows.append(row)
                 bar.update()

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from envs.workers import ENVIRONMENT, Workers
+from envs.workers import ENVIRONMENT, Workers, cores
 from wvm_rl.errors import InputError
 
 
@@ -119,3 +119,14 @@ def _runs(pid: int) -> bool:
         return status.read_text().rsplit(")", 1)[1].split()[0] != "Z"
     except (FileNotFoundError, ProcessLookupError):
         return False
+
+
+def test_as_many_workers_as_cores_that_may_be_used():
+    """A process that is bound to one core, as by a cluster's scheduler, has one."""
+    allowed = os.sched_getaffinity(0)
+    try:
+        os.sched_setaffinity(0, {min(allowed)})
+        assert cores() == 1
+    finally:
+        os.sched_setaffinity(0, allowed)
+    assert cores() == len(allowed)

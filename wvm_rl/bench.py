@@ -72,7 +72,7 @@ class BenchConfig:
     export: str | None = None  # folder for the videos and instructions instead of a run
     wandb: WandbConfig = field(default_factory=WandbConfig)
     root: str | None = None  # data folder; null: `wvm_rl` in the user's cache
-    workers: int | None = None  # processes that collect; null: one a core
+    workers: int | None = None  # processes that collect; null: one a core it may use
 
     def __post_init__(self) -> None:
         self.root, self.workers = self.root or self.data.root, self.workers or self.data.workers

@@ -25,7 +25,7 @@ class DataConfig:
     seed: int = 0  # of the collection
     fps: int | None = None  # frames a second kept; null: the critic's; 0: none, no OpenGL needed, no value=wvm
     root: str | None = None  # data folder; null: `wvm_rl` in the user's cache
-    workers: int | None = None  # processes that collect; null: one a core
+    workers: int | None = None  # processes that collect; null: one a core it may use
     recipe: RecipeConfig = MISSING
 
     def __post_init__(self):
@@ -54,7 +54,7 @@ class EvaluationConfig:
 
     rollouts: int = 50  # a training seed
     seed: int = 0  # of the bank of initial states and of the policy's noise
-    workers: int | None = None  # processes; null: one a core
+    workers: int | None = None  # processes; null: one a core it may use
     videos: int = 0  # rollouts to film, with the critic's value drawn in
     keep: int = 0  # rollouts of the first training seed to keep as a dataset, rollouts.hdf5
 

@@ -1,12 +1,12 @@
 """Rollouts of trained policies: what a run is judged by."""
 
-import os
 from collections.abc import Sequence
 
 from agents.acting import Asked, actor, together
 from agents.trainer import Trained
 from envs.bank import bank
 from envs.rollout import ROWS, Recording, rollouts
+from envs.workers import cores
 from wvm_rl.config import TrainConfig
 
 
@@ -23,7 +23,7 @@ def evaluate(
         Rows of `episodes.parquet` of each policy; policy -> rollout -> recording.
     """
     evaluation = config.evaluation
-    workers, count = evaluation.workers or os.cpu_count() or 1, evaluation.rollouts
+    workers, count = cores() if evaluation.workers is None else evaluation.workers, evaluation.rollouts
     states = bank(config.env, evaluation.seed, count, config.data.root, workers)
     acts = [
         actor(config.acting, trained.seed(position), trained.statistics, ROWS, each, evaluation.seed)

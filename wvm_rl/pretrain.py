@@ -36,7 +36,7 @@ class DataConfig:
     raised: float = 0.0  # metres that hands start above their usual place, at most, in half of the episodes
     seed: int = 1  # of the collection, other recipes draw other episodes from it; the shipped critics saw 0, 1 and 2
     root: str | None = None  # data folder; null: `wvm_rl` in the user's cache
-    workers: int | None = None  # processes that collect; null: one a core
+    workers: int | None = None  # processes that collect; null: one a core it may use
 
     def __post_init__(self) -> None:
         if not self.tasks:

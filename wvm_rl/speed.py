@@ -1,12 +1,12 @@
 """How fast a critic labels, all in."""
 
-import os
 import time
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from envs.workers import cores
 from wvm_rl.data.episodes import Dataset
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def labelling_speed(critic: "Critic", datasets: Mapping[str, Dataset]) -> dict[s
     return {
         "windows_per_second": count / whole,
         "vae_share": encoding * count / whole,
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": cores(),
         "windows_per_second_by": {name: windows[name] / seconds[name] for name in datasets},
     }
 
