@@ -10,7 +10,7 @@ import numpy as np
 from omegaconf import MISSING
 from tqdm import tqdm
 
-from envs.camera import WORKSPACE, Camera, frame_interval
+from envs.camera import WORKSPACE, Camera
 from envs.modelfile import compiled
 from envs.workers import Workers, cores
 from wvm_rl.cli import run
@@ -25,12 +25,13 @@ class RenderConfig:
 
     dataset: str = MISSING  # path of the HDF5 file, ours or robomimic's; the first argument may omit `dataset=`
     cameras: list[str] = field(default_factory=lambda: [WORKSPACE])  # "workspace" or cameras of the model
-    fps: int = 4  # frames a second, a divisor of 20; other cameras in the file follow to this rate
+    fps: int = 4  # frames a second, a divisor of the file's control steps a second; its other cameras follow
     size: int = 64  # pixels a side
     workers: int | None = None  # processes; null: one a core it may use
 
     def __post_init__(self):
-        frame_interval(self.fps)
+        if self.fps < 1:
+            raise InputError(f"fps={self.fps} must be at least 1 frame a second")
         if not self.cameras:
             raise InputError(f"cameras=[] names no camera: try cameras=[{WORKSPACE}]")
         if "step" in self.cameras or len(set(self.cameras)) < len(self.cameras):
@@ -121,8 +122,9 @@ def _job(dataset: Dataset, index: int, config: RenderConfig) -> Job:
         group = file[f"data/{demo}"]
         if "states" not in group or "model_file" not in group.attrs:
             raise InputError(f"{dataset.path}: {demo} has no states or no model_file, so it cannot be rendered")
-        interval = frame_interval(config.fps)
-        steps = np.arange(0, len(group["states"]), interval, dtype=np.int32)
+        if dataset.control_freq % config.fps:
+            raise InputError(f"fps={config.fps} must divide {dataset.path}'s {dataset.control_freq} steps a second")
+        steps = np.arange(0, len(group["states"]), dataset.control_freq // config.fps, dtype=np.int32)
         present = {camera: value.shape[1] for camera, value in group.get("frames", {}).items() if camera != "step"}
     return Job(index, demo, present | dict.fromkeys(config.cameras, config.size), steps)
 

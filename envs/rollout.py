@@ -1,7 +1,9 @@
 """Rollouts of a policy from a bank of initial states, spread over worker processes."""
 
+import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
@@ -11,6 +13,7 @@ from envs.observations import ObservationConfig, State, packed
 from envs.tasks import CONTROL_FREQUENCY, TaskConfig
 from envs.workers import Workers
 from wvm_rl.errors import InputError
+from wvm_rl.files import atomic
 
 # (observations [B, O] f32, or records [B] if there are pictures (`envs.observations.packed`), rollout [B] i64, -1 in
 # rows that stand for none, control step [B] i64) -> actions [B, E, 7], E of which are executed.
@@ -53,6 +56,7 @@ def rollouts(
     rows: int = ROWS,
     live: int = 4,
     timeout: float = 600,
+    kept: Path | None = None,
 ) -> tuple[list[dict], dict[int, Recording]]:
     """Runs rollouts 0 .. count-1, each until success or `horizon` control steps (default: the task's).
 
@@ -65,6 +69,7 @@ def rollouts(
         observation: what the policy sees (default: the state).
         record: rollouts whose states are returned.
         live: simulations a worker runs in turn, at most 8.
+        kept: file of the finished ones' rows, from which an interrupted call goes on; those in `record` run again.
 
     Returns:
         One row a rollout, in order: rollout, bank (entry), success, success_in_budget, seconds (to success, NaN if
@@ -77,11 +82,14 @@ def rollouts(
         raise InputError(f"rollouts={count} must be at least 1")
     if not 1 <= live <= MAX_LIVE:
         raise InputError(f"live={live} simulations a worker must lie in [1, {MAX_LIVE}]")
-    workers = min(workers, count)
-    live = min(live, -(-count // workers))
     job = Job(task, observation or State(), horizon or task.horizon, frozenset(record))
-    schedule = _Schedule(task, bank, count)
-    bar = tqdm(total=count, desc=f"rollouts of {task.name}", unit="rollout")
+    schedule = _Schedule(task, bank, _rows(kept, job.record) if kept else {}, kept)
+    schedule.left = [number for number in range(count) if number not in schedule.rows]
+    if not schedule.left:
+        return schedule.table, {}
+    workers = min(workers, len(schedule.left))
+    live = min(live, -(-len(schedule.left) // workers))
+    bar = tqdm(total=count, initial=len(schedule.rows), desc=f"rollouts of {task.name}", unit="rollout")
     with bar, Workers(performer, (job,), workers, timeout) as pool:
         for worker in range(workers):
             pool.send(worker, {slot: schedule.start() for slot in range(live)})
@@ -105,7 +113,17 @@ def rollouts(
                 orders = {slot: order for slot, order in orders.items() if order is not None}
                 if orders:
                     pool.send(worker, orders)
-    return schedule.table(), schedule.recordings
+    return schedule.table, dict(sorted(schedule.recordings.items()))
+
+
+def _rows(kept: Path, record: Iterable[int]) -> dict[int, dict]:
+    """Rollout -> row, of an interrupted call's file; others and a line that a kill cut short are dropped from it."""
+    lines = kept.read_text().splitlines(keepends=True) if kept.exists() else []
+    rows = {row["rollout"]: row for row in (json.loads(line) for line in lines if line.endswith("\n"))}
+    rows = {number: row for number, row in rows.items() if number not in record}
+    with atomic(kept) as partial:
+        partial.write_text("".join(json.dumps(row) + "\n" for row in rows.values()))
+    return rows
 
 
 @dataclass
@@ -131,48 +149,48 @@ class Report:
 
 @dataclass
 class _Schedule:
-    """Which rollouts are still to start, which run, and what came of the others."""
+    """Which rollouts are still to start, how many run, and what came of the others."""
 
     task: TaskConfig
     bank: Bank
-    count: int
-    started: int = 0
+    rows: dict[int, dict]  # of finished ones
+    kept: Path | None
+    left: list[int] = field(default_factory=list)
     active: int = 0
-    reports: dict[int, Report] = field(default_factory=dict)
+    recordings: dict[int, Recording] = field(default_factory=dict)
 
     def start(self) -> Start | None:
-        if self.started == self.count:
+        if not self.left:
             return None
-        entry = self.started % len(self.bank)
-        order = Start(self.started, self.bank.model_files[entry], self.bank.states[entry])
-        self.started += 1
+        number = self.left.pop(0)
+        entry = number % len(self.bank)
         self.active += 1
-        return order
+        return Start(number, self.bank.model_files[entry], self.bank.states[entry])
 
     def finish(self, report: Report) -> None:
-        self.reports[report.rollout] = report
+        success = bool(report.success)
+        self.rows[report.rollout] = row = {
+            "rollout": report.rollout,
+            "bank": report.rollout % len(self.bank),
+            "success": success,
+            "success_in_budget": success and report.step <= self.task.budget,
+            "seconds": report.step / CONTROL_FREQUENCY if success else float("nan"),
+            "steps": report.step,
+        }
+        if report.recording:
+            self.recordings[report.rollout] = report.recording
+        if self.kept:
+            with self.kept.open("a") as file:
+                file.write(json.dumps(row) + "\n")
         self.active -= 1
 
     @property
     def success_rate(self) -> float:
-        return float(np.mean([report.success for report in self.reports.values()]))
+        return float(np.mean([row["success"] for row in self.rows.values()]))
 
     @property
-    def recordings(self) -> dict[int, Recording]:
-        return {number: report.recording for number, report in sorted(self.reports.items()) if report.recording}
-
     def table(self) -> list[dict]:
-        return [
-            {
-                "rollout": number,
-                "bank": number % len(self.bank),
-                "success": report.success,
-                "success_in_budget": report.success and report.step <= self.task.budget,
-                "seconds": report.step / CONTROL_FREQUENCY if report.success else float("nan"),
-                "steps": report.step,
-            }
-            for number, report in sorted(self.reports.items())
-        ]
+        return [row for _, row in sorted(self.rows.items())]
 
 
 def call(act: Act, running: dict[int, Report], rows: int) -> dict[int, np.ndarray]:

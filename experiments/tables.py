@@ -41,7 +41,7 @@ class Study:
     """Scores of the study's runs.
 
     Raises:
-        InputError: no such file.
+        InputError: no such file, or cells of a task that cannot be paired.
     """
 
     def __init__(self, path: Path):
@@ -51,6 +51,13 @@ class Study:
             raise InputError(f"{path}: no rollouts to read; run `python -m experiments.study` first") from error
         if missing := [name for name in (*BASE, *NAMED, SCORE) if name not in self.rows]:
             raise InputError(f"{path} lacks column {missing[0]}: name what `python -m experiments.study` wrote")
+        for task, rows in self.rows.groupby("env"):
+            cells = rows.groupby([*BASE, "agent", "value"])
+            if len({frozenset(zip(cell["seed"], cell["initial_state"])) for _, cell in cells}) > 1:
+                raise InputError(
+                    f"{path}: cells of {task} have other seeds or initial states than others and cannot be paired: "
+                    "run them alike"
+                )
         self.tasks = [task for task in TASKS if task in set(self.rows["env"])]
 
     def cell(self, agent: str, value: str, **where: object) -> dict[str, np.ndarray]:
@@ -83,15 +90,8 @@ class Study:
 
 
 def paired(ours: dict[str, np.ndarray], *others: dict[str, np.ndarray]) -> tuple[list[str], list[list[np.ndarray]]]:
-    """Tasks that all cells have, and each cell's scores [S,I] of them.
-
-    Raises:
-        InputError: cells of other seeds or initial states, which cannot be paired.
-    """
+    """Tasks that all cells have, and each cell's scores [S,I] of them, of the same seeds and initial states."""
     tasks = [task for task in ours if all(task in other for other in others)]
-    for task in tasks:
-        if len(shapes := {cell[task].shape for cell in (ours, *others)}) > 1:
-            raise InputError(f"the study's cells of {task} have {shapes} seeds and initial states: run them alike")
     return tasks, [[cell[task] for task in tasks] for cell in (ours, *others)]
 
 

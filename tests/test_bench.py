@@ -59,6 +59,11 @@ def test_settings_out_of_range_are_refused(wrong):
         BenchConfig(**wrong)
 
 
+def test_no_workers_are_not_any_number_of_them():
+    assert BenchConfig(workers=0, data=DataConfig(workers=2)).workers == 0  # which collecting refuses
+    assert BenchConfig(data=DataConfig(workers=2)).workers == 2
+
+
 def test_shifts_are_looks_of_the_episodes_or_other_episodes():
     config = BenchConfig(shifts=["all"])
     assert {"moved5", "textured", "sawyer", "detour"} <= set(config.shifts)

@@ -7,6 +7,7 @@ import sys
 import textwrap
 import time
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -46,6 +47,19 @@ def test_foreign_checkpoints_are_refused(tmp_path):
     (tmp_path / "bare" / "step_000000001").mkdir(parents=True)
     with pytest.raises(InputError, match="not a checkpoint of this program"):
         checkpoint.restore(tmp_path / "bare", STATE, {})
+
+
+def test_a_checkpoint_of_another_machines_device_is_read_here(tmp_path):
+    path = checkpoint.save(tmp_path / "c", 1, STATE, {})
+    place = path / "state" / "_sharding"
+    said = json.loads(place.read_text())
+    here = {name: json.loads(text) for name, text in said.items()}
+    there = {name: json.dumps(each | {"device_str": "cuda:0"}) for name, each in here.items()}
+    assert all("device_str" in each for each in here.values())
+    place.write_text(json.dumps(there))
+    like = jax.eval_shape(lambda: STATE)
+    state, _ = checkpoint.restore(tmp_path / "c", like, {})
+    np.testing.assert_array_equal(state["params"]["w"], STATE["params"]["w"])
 
 
 def test_damage_is_named(tmp_path):

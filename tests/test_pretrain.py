@@ -7,6 +7,8 @@ import signal
 import socket
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,7 +31,7 @@ from wvm_rl.model.pool import CHUNK_WINDOWS, fill, shuffled_rows
 from wvm_rl.model.stages import Stages, train
 from wvm_rl.model.training import FitConfig, Training
 from wvm_rl.model.wvm import LossConfig
-from wvm_rl.pretrain import DataConfig
+from wvm_rl.pretrain import DataConfig, collections
 from wvm_rl.pretrain import corpus as expert_films
 
 LINE = FitConfig(steps=60, batch=4, learning_rate=0.2, warmup=5, average=0.5, save_every=20)
@@ -198,6 +200,33 @@ def test_killed_stages_resume_to_the_same_critic_and_are_made_once(whole, tmp_pa
         steps.clear()
         resumed, _ = train(Stages(small(), corpus(), folder))
         assert steps == expected and resumed.fingerprint == critic.fingerprint
+
+
+def test_trainings_that_share_a_stage_make_it_once(whole, tmp_path):
+    """Another one that asks while it is being made waits and reads it."""
+    made, params = Stages(small(), corpus(), tmp_path), whole[1].part("vae")
+    shapes = {name: value.shape for name, value in params.items()}
+    with ThreadPoolExecutor() as pool:
+        waiting = []
+
+        def make():
+            waiting.append(pool.submit(made._kept, tmp_path / "vae-1", lambda: pytest.fail("made twice"), shapes))
+            time.sleep(0.5)
+            assert not waiting[0].done()
+            return params
+
+        first = made._kept(tmp_path / "vae-1", make, shapes)
+        second = waiting[0].result(timeout=60)
+    for name, value in params.items():
+        np.testing.assert_array_equal(first[name], value)
+        np.testing.assert_array_equal(second[name], value)
+
+
+def test_rates_that_the_critic_cannot_read_are_refused_before_collecting():
+    for fps in (0, 2):
+        with pytest.raises(InputError, match=f"data.fps={fps}: the critic reads 5 frames"):
+            collections(DataConfig(fps=fps), 5.0, 96)
+    assert [plan.fps for plan in collections(DataConfig(tasks=["lift"]), 5.0, 96)] == [5]
 
 
 def hosts(root: Path, die_at: int = -1) -> list[subprocess.Popen]:

@@ -15,8 +15,9 @@ from envs import camera as camera_module
 from envs.camera import Camera
 from envs.meshes import coarse, merged
 from envs.modelfile import compiled, local, portable
-from envs.render import RenderConfig, render
+from envs.render import RenderConfig, _job, render
 from envs.video import film, write_video
+from tests import synthetic
 from tests.conftest import needs_egl
 from wvm_rl.data.episodes import Dataset
 from wvm_rl.errors import InputError
@@ -103,6 +104,16 @@ def test_rendering_adds_cameras_and_repeats_the_collected_frames(lift_dataset, t
         assert before[index].instruction == after[index].instruction
 
 
+def test_frames_follow_the_rate_of_the_file(tmp_path):
+    """Ten control steps a second, as others' files may have."""
+    slow = synthetic.dataset(
+        tmp_path / "d.hdf5", [synthetic.episode(0, 20)], {**synthetic.ENV_ARGS, "env_kwargs": {"control_freq": 10}}
+    )
+    assert _job(slow, 0, RenderConfig(str(slow.path), fps=5)).steps.tolist() == list(range(0, 20, 2))
+    with pytest.raises(InputError, match=r"fps=4 must divide .*d\.hdf5's 10 steps a second"):
+        render(RenderConfig(str(slow.path), fps=4))
+
+
 @needs_egl
 def test_a_failed_rendering_changes_nothing(lift_dataset, tmp_path):
     path = Path(shutil.copy(lift_dataset, tmp_path / "a.hdf5"))
@@ -184,7 +195,7 @@ def test_asset_paths_of_any_machine_are_completed():
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ({"fps": 7}, "fps=7 must divide"),
+        ({"fps": 0}, "fps=0 must be at least 1"),
         ({"size": 2}, "size=2"),
         ({"cameras": []}, "names no camera"),
         ({"cameras": ["agentview", "agentview"]}, "must differ"),

@@ -49,6 +49,30 @@ def test_rollouts_do_not_depend_on_workers_rows_or_slots(states):
     assert not np.array_equal(recordings[4].states[0], recordings[4].states[-1])
 
 
+def test_interrupted_rollouts_go_on(states, tmp_path):
+    """Finished ones are not run again, but for those to be recorded; a line cut short is."""
+    whole, _ = rollouts(LIFT, states, wander, 4, 1, horizon=12, live=1)
+    acted, kept = [], tmp_path / "rollouts.jsonl"
+
+    def cut(observations, rollout, step):
+        if 3 in rollout:
+            raise KeyboardInterrupt
+        return wander(observations, rollout, step)
+
+    def noted(observations, rollout, step):
+        acted.extend(rollout[rollout >= 0])
+        return wander(observations, rollout, step)
+
+    with pytest.raises(KeyboardInterrupt):
+        rollouts(LIFT, states, cut, 4, 1, horizon=12, live=1, kept=kept)
+    kept.write_text(kept.read_text()[:-3])
+    rows, recordings = rollouts(LIFT, states, noted, 4, 1, horizon=12, live=1, kept=kept, record=[0])
+    assert sorted(set(acted)) == [0, 2, 3] and list(recordings) == [0]
+    np.testing.assert_equal(rows, whole)
+    rows, _ = rollouts(LIFT, states, cut, 4, 1, horizon=12, live=1, kept=kept)  # nothing is left
+    np.testing.assert_equal(rows, whole)
+
+
 @needs_egl
 def test_rollouts_with_pictures_do_not_depend_on_workers(states):
     seen = []

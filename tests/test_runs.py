@@ -111,9 +111,12 @@ def test_wandb_mirrors_offline(tmp_path, monkeypatch):
     for run in runs:  # of one program
         run.log("policy", {"step": 1, "loss": 0.5})
         run.write_rows("episodes.parquet", [{"seed": 0, "rollout": 0, "success": True}])
+        run.write_rows("trajectories.parquet", [{"task": "lift", "value": np.zeros(count)} for count in (3, 4)])
         run.finish(SUMMARY)
-        (written,) = run.folder.rglob("run-*.wandb")
-        assert written.stat().st_size > 0
+        again = Run.open(run.folder, SETTINGS, WandbConfig(mode="offline"), {})
+        assert again._mirror.id == run._mirror.id  # an interrupted run goes on there, too
+        again.finish(SUMMARY)
+        assert all(written.stat().st_size > 0 for written in run.folder.rglob("run-*.wandb"))
 
 
 def test_unknown_wandb_modes_are_refused():

@@ -37,6 +37,10 @@ class Counted:
             yield Values(step, step / 100, step / 1000 if self.std else None)
 
 
+def place(data, fingerprint="one"):
+    return sidecar.beside(data.path, "counted", fingerprint)
+
+
 @pytest.fixture
 def data(tmp_path):
     return dataset(tmp_path / "d.hdf5", [episode(index, 20 + index, interval=0) for index in range(4)])
@@ -47,7 +51,7 @@ def test_values_are_interpolated_once_and_written_as_lerobot_reads_them(data):
     assert [len(value) for value in values] == data.lengths
     # frames at 0, 5, 10, 15, 20: linear between, constant after the last one
     np.testing.assert_allclose(values[3], np.minimum(np.arange(23), 20) / 100, rtol=1e-6)
-    table = pq.read_table(data.path.with_suffix(".counted.parquet"))
+    table = pq.read_table(place(data))
     assert {name: str(table.schema.field(name).type) for name in table.column_names} == {
         "index": "int64",
         "episode_index": "int64",
@@ -60,13 +64,13 @@ def test_values_are_interpolated_once_and_written_as_lerobot_reads_them(data):
     info = json.loads(table.schema.metadata[b"wvm_rl_info"])
     assert info["fps"] == 20 and info["prompts"] == ["lift the red cube"] and info["versions"]["numpy"]
     belongs = {"dataset": data.fingerprint, "source": "counted", "critic": "one"}
-    assert sidecar.read(data.path.with_suffix(".counted.parquet"), data.lengths, belongs)
-    assert sidecar.read(data.path.with_suffix(".counted.parquet"), data.lengths, belongs | {"critic": "two"}) is None
+    assert sidecar.read(place(data), data.lengths, belongs)
+    assert sidecar.read(place(data), data.lengths, belongs | {"critic": "two"}) is None
 
 
 def test_a_source_without_deviations_leaves_nulls(data):
     label(data, Counted(std=False), progress=False)
-    column = pq.read_table(data.path.with_suffix(".counted.parquet"))["progress_std"]
+    column = pq.read_table(place(data))["progress_std"]
     assert column.null_count == len(column)
 
 
@@ -76,6 +80,8 @@ def test_equal_fingerprints_are_reused_others_recomputed(data, tmp_path):
     label(data, again, progress=False)
     label(data, other, progress=False)
     assert again.asked == [] and other.asked == [0, 1, 2, 3]
+    label(data, again, progress=False)  # both critics' values lie beside the dataset
+    assert again.asked == [] and place(data).exists() and place(data, "two").exists()
     changed = dataset(data.path, [episode(index + 1, 20 + index, interval=0) for index in range(4)])
     third = Counted("two")
     label(changed, third, progress=False)
@@ -85,15 +91,15 @@ def test_equal_fingerprints_are_reused_others_recomputed(data, tmp_path):
 def test_an_interrupted_labelling_goes_on(data):
     with pytest.raises(KeyboardInterrupt):
         label(data, Counted(fails_in=2), progress=False)
-    assert not data.path.with_suffix(".counted.parquet").exists()
+    assert not place(data).exists()
     rest = Counted()
     values = label(data, rest, progress=False)
     assert rest.asked == [2, 3]
-    interrupted = data.path.with_suffix(".counted.parquet").read_bytes()
-    data.path.with_suffix(".counted.parquet").unlink()
+    interrupted = place(data).read_bytes()
+    place(data).unlink()
     for ours, uninterrupted in zip(values, label(data, Counted(), progress=False)):
         np.testing.assert_array_equal(ours, uninterrupted)
-    assert data.path.with_suffix(".counted.parquet").read_bytes() == interrupted
+    assert place(data).read_bytes() == interrupted
     assert sorted(path.name for path in data.path.parent.glob("*.parts")) == ["d.parts"]  # the episodes' own
 
 
@@ -129,10 +135,10 @@ def test_finished_episodes_survive_sigkill(data):
 
 
 def test_foreign_files_are_neither_read_nor_overwritten(data):
-    path = data.path.with_suffix(".counted.parquet")
+    path = place(data)
     pq.write_table(pa.table({"progress_sparse": [0.5]}), path)
     content = path.read_bytes()
-    with pytest.raises(InputError, match=r"d\.counted\.parquet is not a value sidecar"):
+    with pytest.raises(InputError, match=r"d\.counted-\w{8}\.parquet is not a value sidecar"):
         label(data, Counted(), progress=False)
     assert path.read_bytes() == content
     path.write_bytes(b"PAR1 and nothing more")
@@ -142,9 +148,9 @@ def test_foreign_files_are_neither_read_nor_overwritten(data):
 
 def test_rows_that_do_not_fit_are_refused(data, tmp_path):
     label(data, Counted(), progress=False)
-    with pytest.raises(InputError, match=r"d\.counted\.parquet: its rows"):
+    with pytest.raises(InputError, match=r"d\.counted-\w{8}\.parquet: its rows"):
         belongs = {"dataset": data.fingerprint, "source": "counted", "critic": "one"}
-        sidecar.read(data.path.with_suffix(".counted.parquet"), [20, 21, 22, 24], belongs)
+        sidecar.read(place(data), [20, 21, 22, 24], belongs)
 
 
 def test_values_that_are_not_finite_are_refused(data):

@@ -91,8 +91,10 @@ def test_tables_are_made_from_rollouts_alone(tmp_path, capsys):
     assert "640 rollouts, of runs at c0ffee" in capsys.readouterr().out
     found = tables.Study(path).cell("awr", "wvm")
     assert {task: grid.shape for task, grid in found.items()} == {"lift": (4, 10), "can": (4, 10)}
-    with pytest.raises(InputError, match=r"lift have .* seeds and initial states: run them alike"):
-        tables.paired(found, {"lift": np.zeros((2, 10))})
+    moved = (rows["env"] == "can") & (rows["agent"] == "rcp")
+    rows.assign(seed=rows["seed"] + moved).to_parquet(tmp_path / "others.parquet")
+    with pytest.raises(InputError, match=r"others\.parquet: cells of can have other seeds .*: run them alike"):
+        tables.Study(tmp_path / "others.parquet")
     with pytest.raises(InputError, match=r"none\.parquet: no rollouts to read"):
         tables.Study(tmp_path / "none.parquet")
     rows.drop(columns="env").to_parquet(tmp_path / "run.parquet")

@@ -135,7 +135,7 @@ def test_the_shipped_critic_labels_and_its_curve_is_drawn_in(tmp_path):
     main(config, tmp_path / "run")
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert summary["value"] == "wvm" and summary["inputs"]["values"] == config.value.source().fingerprint
-    (labels,) = (tmp_path / "data").glob("episodes/*.wvm.parquet")
+    (labels,) = (tmp_path / "data").glob("episodes/*.wvm-*.parquet")
     progress = pd.read_parquet(labels).groupby("episode_index")["progress_sparse"]
     assert progress.first().max() < 0.3 and progress.max().max() > 0.8  # it saw real episodes
     (video,) = (tmp_path / "run" / "videos").glob("rollout_00_*.mp4")

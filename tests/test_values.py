@@ -2,16 +2,19 @@
 
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from envs.tasks import TASKS
 from tests.synthetic import ENV_ARGS, Brightness, dataset, episode
+from wvm_rl import films
 from wvm_rl.advantage import advantage, ranked, shuffled, uncertainty
 from wvm_rl.data.sidecar import Track
 from wvm_rl.errors import InputError
-from wvm_rl.label import label
+from wvm_rl.label import LabelConfig, command, label
 from wvm_rl.metrics import bench_truth
 from wvm_rl.values import VALUES
 from wvm_rl.values.base import ValueConfig
@@ -233,6 +236,36 @@ def test_the_oracles_expert_length_comes_from_the_dataset(tmp_path):
     failure = episode(0, 30, success=False, quality="failure", interval=0)
     data = dataset(tmp_path / "d.hdf5", [failure], {**ENV_ARGS, "expert_steps": 58})
     np.testing.assert_allclose(label(data, OracleConfig().source(), progress=False)[0][-1], 0.5)
+
+
+def test_a_rollout_is_watched_as_episodes_are(tmp_path, monkeypatch):
+    """Eight frames a second are taken from ten, the next rate that control steps allow; no text means none."""
+    seen, written = [], []
+
+    class Watcher(Brightness):
+        fps, instructions = 8.0, ("",)
+
+        def values(self, clips):
+            for frames, instruction in clips:
+                seen.append((frames[:, 0, 0, 0].tolist(), instruction))
+                yield frames[:, 0, 0, 0] / 100, None
+
+    def filmed(model_file, states, fps, camera):
+        return np.broadcast_to(np.arange(0, len(states), 20 // fps, dtype=np.uint8)[:, None, None, None], (20, 2, 2, 3))
+
+    monkeypatch.setattr(films, "film", filmed)
+    monkeypatch.setattr(films, "write_video", lambda path, *given: written.append((path.name, *given)))
+    recording = SimpleNamespace(model_file="", states=np.zeros((40, 1)), success=True)
+    films.films(tmp_path, TASKS["lift"](), Wvm(Watcher()), {0: recording})
+    [(brightness, told)], [(name, frames, fps, curve)] = seen, written
+    assert told == "" and brightness == [0, 2, 4, 8, 10, 12, 14, 18, 20, 22, 24, 28, 30, 32, 34, 38]
+    assert name == "rollout_00_success_2s.mp4" and fps == 10 and len(frames) == 20
+    np.testing.assert_allclose(curve, np.arange(0, 40, 2) / 100, atol=1e-6)
+
+
+def test_settings_of_advantages_do_not_belong_to_labels(tmp_path):
+    with pytest.raises(InputError, match=r"value\.shuffle is of advantages"):
+        command(LabelConfig(value=WvmConfig(shuffle=True), dataset=str(tmp_path / "d.hdf5")))
 
 
 def test_a_critic_without_instructions_is_told_none(tmp_path, capsys):

@@ -75,7 +75,8 @@ class BenchConfig:
     workers: int | None = None  # processes that collect; null: one a core it may use
 
     def __post_init__(self) -> None:
-        self.root, self.workers = self.root or self.data.root, self.workers or self.data.workers
+        self.root = self.root or self.data.root
+        self.workers = self.data.workers if self.workers is None else self.workers
         if unknown := [model for model in self.models if model not in MODELS]:
             raise InputError(f"models has unknown {', '.join(unknown)}: choose from {', '.join(MODELS)}")
         if taken := [name for name in self.predictions if name in MODELS]:

@@ -80,12 +80,21 @@ def restore(folder: Path | str, like: Any, meta: dict[str, Any]) -> tuple[Any, i
     note = _note(steps[-1])
     _compare(steps[-1], note["meta"], json.loads(json.dumps(meta)), "its setting")
     _compare(steps[-1], note["leaves"], _leaves(like), "its array")
-    abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
+    abstract = jax.tree.map(_here, like)
     try:
         with ocp.StandardCheckpointer() as checkpointer:
             return checkpointer.restore(steps[-1] / "state", abstract), note["step"]
     except (ValueError, KeyError, OSError) as error:
         raise InputError(f"checkpoint {steps[-1]} is damaged: remove this folder and start again") from error
+
+
+def _here(leaf: Any) -> Any:
+    """What to restore a leaf as: where it was saved from, which may be another machine's GPU, does not matter."""
+    wanted = ocp.utils.to_shape_dtype_struct(leaf)
+    if isinstance(wanted, jax.ShapeDtypeStruct) and wanted.sharding is None:
+        place = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+        return jax.ShapeDtypeStruct(wanted.shape, wanted.dtype, sharding=place)
+    return wanted
 
 
 def _steps(folder: Path) -> list[Path]:

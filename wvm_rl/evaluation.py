@@ -1,6 +1,7 @@
 """Rollouts of trained policies: what a run is judged by."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from agents.acting import Asked, actor, together
 from agents.trainer import Trained
@@ -11,13 +12,14 @@ from wvm_rl.config import TrainConfig
 
 
 def evaluate(
-    config: TrainConfig, trained: Trained, asked: Sequence[Asked], recorded: set[int]
+    config: TrainConfig, trained: Trained, asked: Sequence[Asked], recorded: set[int], kept: Path
 ) -> tuple[list[list[dict]], dict[int, dict[int, Recording]]]:
     """Rolls out every policy from the same initial states.
 
     Args:
         asked: of each policy.
         recorded: policies of whose first rollouts recordings are made, as many as are filmed or kept.
+        kept: file of finished rollouts, from which an interrupted call goes on.
 
     Returns:
         Rows of `episodes.parquet` of each policy; policy -> rollout -> recording.
@@ -29,7 +31,7 @@ def evaluate(
         actor(config.acting, trained.seed(position), trained.statistics, ROWS, each, evaluation.seed)
         for position, each in enumerate(asked)
     ]
-    kept = range(max(evaluation.videos, evaluation.keep))
+    shown = range(max(evaluation.videos, evaluation.keep))
     table, found = rollouts(
         config.env,
         states,
@@ -37,7 +39,8 @@ def evaluate(
         count * len(acts),
         workers,
         observation=config.obs,
-        record=[policy * count + number for policy in recorded for number in kept],
+        record=[policy * count + number for policy in recorded for number in shown],
+        kept=kept,
     )
     rows = [
         [{"seed": seed, **row, "rollout": row["rollout"] % count} for row in table[policy * count :][:count]]

@@ -64,7 +64,7 @@ def exclusive(path: Path) -> Iterator[None]:
     """Holds the making of `path`: a second process waits here until the first is done or dead.
 
     Raises:
-        InputError: its folder cannot be written to.
+        InputError: its folder cannot be written to, or lies on a file system without locks.
     """
     writable(path.parent)
     with path.with_name(f".{path.name}.lock").open("w") as lock:
@@ -73,6 +73,8 @@ def exclusive(path: Path) -> Iterator[None]:
         except BlockingIOError:
             print(f"waiting for another process that works on {path}", file=sys.stderr, flush=True)
             fcntl.flock(lock, fcntl.LOCK_EX)
+        except OSError as error:  # of Lustre, unless it is mounted with them
+            raise InputError(f"{path.parent} cannot be locked ({error.strerror}): choose a folder elsewhere") from error
         yield
 
 

@@ -10,7 +10,7 @@ from envs.camera import Camera
 from envs.rollout import Recording
 from envs.tasks import CONTROL_FREQUENCY, TaskConfig
 from envs.video import film, write_video
-from wvm_rl.data.episodes import Episode, write, write_part
+from wvm_rl.data.episodes import Episode, nearest, write, write_part
 from wvm_rl.data.layout import NO_LAPSES
 from wvm_rl.model.presets import CLIP
 from wvm_rl.values.base import Source
@@ -26,16 +26,20 @@ def films(folder: Path, task: TaskConfig, source: Source, recordings: dict[int, 
     With value=wvm the critic watches the rollout and its curve is drawn in; the other sources need a recorded episode
     and cannot judge a rollout, so their videos have no curve.
     """
-    critic = source.critic if isinstance(source, Wvm) else None
-    fps = round(critic.fps) if critic else FPS
+    watcher = source if isinstance(source, Wvm) else None
+    wanted = watcher.critic.fps if watcher else FPS
+    fps = next(rate for rate in range(1, CONTROL_FREQUENCY + 1) if rate >= wanted and CONTROL_FREQUENCY % rate == 0)
     camera = Camera(size=PIXELS)
     for number, recording in recordings.items():
         curve = None
-        if critic:
-            seen = film(recording.model_file, recording.states, fps, Camera(critic.camera, critic.size))
-            if len(seen) >= CLIP:  # else it is too short to be judged
-                [(curve, _)] = critic.values([(seen, task.instruction)])
         frames = film(recording.model_file, recording.states, fps, camera)
+        if watcher:
+            critic = watcher.critic
+            seen = film(recording.model_file, recording.states, fps, Camera(critic.camera, critic.size))
+            rows = nearest(np.arange(len(seen)), fps / critic.fps)
+            if len(rows) >= CLIP:  # else it is too short to be judged
+                [(value, _)] = watcher.watched([(seen[rows], task.instruction)])
+                curve = np.interp(np.arange(len(seen)), rows, value)
         outcome = "success" if recording.success else "failure"
         seconds = len(recording.states) / CONTROL_FREQUENCY
         write_video(folder / f"rollout_{number:02d}_{outcome}_{seconds:.0f}s.mp4", frames, fps, curve)

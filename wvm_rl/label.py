@@ -1,11 +1,12 @@
 """Labels a dataset with values: `python -m wvm_rl.label dataset=episodes.hdf5 value=wvm`.
 
-They lie beside the dataset as `<dataset>.<source>.parquet` (`wvm_rl.data.sidecar`) and are computed once.
+They lie beside the dataset as `<dataset>.<source>-<hash of its fingerprint>.parquet` (`wvm_rl.data.sidecar`) and are
+computed once.
 """
 
 import json
 import shutil
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from wvm_rl.data.episodes import Dataset
 from wvm_rl.errors import InputError
 from wvm_rl.files import atomic, exclusive
 from wvm_rl.values import VALUES
-from wvm_rl.values.base import Source, Values
+from wvm_rl.values.base import Source, ValueConfig, Values
 
 
 @dataclass
@@ -48,11 +49,11 @@ def tracks(dataset: Dataset, source: Source, progress: bool = True) -> list[side
     Raises:
         InputError: the source cannot value these episodes, or the folder cannot be written to.
     """
-    path = sidecar.beside(dataset.path, source.name)
+    path = sidecar.beside(dataset.path, source.name, source.fingerprint)
     belongs = {"dataset": dataset.fingerprint, "source": source.name, "critic": source.fingerprint}
     found = sidecar.read(path, dataset.lengths, belongs)
     if found is None:
-        with exclusive(path):  # until it is read: another critic's values may take its place
+        with exclusive(path):
             if (found := sidecar.read(path, dataset.lengths, belongs)) is None:
                 _compute(dataset, source, path, belongs, progress)
                 found = sidecar.read(path, dataset.lengths, belongs)
@@ -105,10 +106,13 @@ def _begin(parts: Path, belongs: dict[str, Any]) -> None:
 
 
 def command(config: LabelConfig) -> None:
+    for each in fields(ValueConfig):
+        if getattr(config.value, each.name) != each.default:
+            raise InputError(f"value.{each.name} is of advantages, labels are values: leave it to wvm_rl.train")
     dataset, source = Dataset(Path(config.dataset).expanduser()), config.value.source()
     values = label(dataset, source)
-    count = sum(len(value) for value in values)
-    print(f"{sidecar.beside(dataset.path, source.name)}: {count} control steps of {len(values)} episodes")
+    path, count = sidecar.beside(dataset.path, source.name, source.fingerprint), sum(len(value) for value in values)
+    print(f"{path}: {count} control steps of {len(values)} episodes")
 
 
 if __name__ == "__main__":

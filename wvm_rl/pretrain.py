@@ -70,13 +70,15 @@ def collections(data: DataConfig, fps: float, size: int) -> list[Any]:
     """What to collect, one `envs.collect.CollectConfig` a task.
 
     Raises:
-        InputError: a rate that is no whole number of frames a second.
+        InputError: a rate that is no whole number of frames a second, or more than is to be kept.
     """
     from envs.collect import CollectConfig
     from envs.recipes import RECIPES
 
     if fps != round(fps):
         raise InputError(f"the critic reads {fps} frames a second; only whole numbers can be collected")
+    if data.fps is not None and data.fps < fps:
+        raise InputError(f"data.fps={data.fps}: the critic reads {fps:g} frames a second")
     tasks: dict[str, Any] = EVERY
     recipe: Any = RECIPES["expert"]
     return [
@@ -85,7 +87,7 @@ def collections(data: DataConfig, fps: float, size: int) -> list[Any]:
             recipe=recipe(raised=data.raised),
             episodes=data.episodes,
             seed=data.seed,
-            fps=data.fps or round(fps),
+            fps=round(fps) if data.fps is None else data.fps,
             size=size,
             looks=[f"random{look}" for look in range(data.looks)],
             root=data.root,

@@ -1,5 +1,6 @@
 """Where results come from."""
 
+import shlex
 import subprocess
 import sys
 from importlib.metadata import version
@@ -24,7 +25,7 @@ def provenance() -> dict[str, Any]:
     commit = git("rev-parse", "HEAD") or "unknown"
     changed = git("status", "--porcelain", "--", ":/", ":(top,exclude)experiments/results")
     module = sys.modules["__main__"].__spec__
-    command = " ".join(["python", "-m", module.name if module else Path(sys.argv[0]).name, *sys.argv[1:]])
+    command = shlex.join(["python", "-m", module.name if module else Path(sys.argv[0]).name, *sys.argv[1:]])
     return {
         "command": command,
         "commit": commit + ("+" if changed else ""),

@@ -5,12 +5,14 @@ import html
 import json
 import math
 import time
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import yaml
 from rich.console import Console
@@ -22,6 +24,7 @@ from wvm_rl.provenance import provenance
 
 WANDB_MODES = ("disabled", "offline", "online")
 STAGES = "stages.json"  # wall time of the stages so far, while a run is not finished
+MIRROR = "wandb_id"
 # Settings that do not change a run's result.
 IMMATERIAL = ("hydra", "defaults", "wandb", "data.root", "data.workers", "evaluation.workers", "root", "workers")
 
@@ -80,6 +83,8 @@ class Run:
                     group=wandb.group,
                     mode=wandb.mode,  # type: ignore[arg-type]  # Hydra's configurations have no literals
                     dir=folder,
+                    id=_mirrored_as(folder),
+                    resume="allow" if wandb.mode == "online" else None,
                     name=folder.name,
                     config=_plain(settings),
                     reinit="create_new",  # runs of one program each have their own
@@ -134,9 +139,20 @@ class Run:
             videos = sorted(self.folder.glob("videos/*.mp4"))
             self._mirror.log({f"videos/{path.stem}": client.Video(str(path)) for path in videos})
             for path in sorted(self.folder.glob("*.parquet")):
-                self._mirror.log({path.stem: client.Table(dataframe=pd.read_parquet(path))})
+                frame = pd.read_parquet(path)
+                plain = [name for name in frame if not frame[name].map(np.ndim).any()]  # its tables hold no arrays
+                self._mirror.log({path.stem: client.Table(dataframe=frame[plain])})
             self._mirror.summary.update(_plain(summary))
             self._mirror.finish()
+
+
+def _mirrored_as(folder: Path) -> str:
+    """Identity of a run's mirror, which an interrupted run keeps."""
+    path = folder / MIRROR
+    if not path.exists():
+        with atomic(path) as partial:
+            partial.write_text(uuid.uuid4().hex[:8])
+    return path.read_text()
 
 
 @contextmanager

@@ -27,6 +27,8 @@ from wvm_rl.samples import Samples, collection, pictures, prepared
 from wvm_rl.summary import described, summarise
 from wvm_rl.values.wvm import Wvm
 
+ROLLOUTS = "rollouts.jsonl"  # beside the checkpoints, while not all jobs of a program are finished
+
 
 @dataclass
 class Job:
@@ -99,11 +101,14 @@ def pipeline(jobs: Sequence[Job], checkpoints: Path) -> list[dict[str, Any]]:
         )
     with shared(runs, "rollouts"):
         asked = [each.asked(position) for each in samples for position in range(len(each.columns))]
-        rows, recordings = evaluate(first, trained, asked, {part.start for part in parts})
-    return [
+        kept = checkpoints.parent / ROLLOUTS
+        rows, recordings = evaluate(first, trained, asked, {part.start for part in parts}, kept)
+    summaries = [
         finish(job, run, own, favour, [row for each in rows[part] for row in each], recordings.get(part.start, {}))
         for job, run, own, favour, part in zip(jobs, runs, samples, favours, parts)
     ]
+    kept.unlink(missing_ok=True)
+    return summaries
 
 
 def finish(

@@ -164,8 +164,7 @@ class Dataset:
             return images[()], step
         if fps > self.fps:
             raise InputError(f"{self.path}: has {self.fps:g} frames a second, {fps:g} are wanted: render them again")
-        moments = np.arange(0, step[-1] + 1, self.control_freq / fps)
-        rows = np.abs(step[:, None] - moments).argmin(0)
+        rows = nearest(step, self.control_freq / fps)
         return images[()][rows], step[rows]
 
     def frame_steps(self, index: int) -> np.ndarray:
@@ -186,6 +185,12 @@ class Dataset:
                 f"`python -m envs.render {self.path} cameras=[{camera}]`"
             )
         return demo[f"frames/{camera}"]
+
+
+def nearest(step: np.ndarray, interval: float) -> np.ndarray:
+    """Rows of the control steps [F] that are nearest to each moment 0, interval, 2 interval, ... up to the last."""
+    moments = np.arange(0, step[-1] + 1, interval)
+    return np.abs(step[:, None] - moments).argmin(0)
 
 
 # Writing. Files of HDF5's oldest format: newer ones hold the time at which a group was made, so equal episodes would

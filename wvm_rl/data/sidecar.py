@@ -4,6 +4,7 @@ One row a control step, LeRobot's columns and ours: `index` (over the dataset), 
 control step), `progress_sparse` f32 in [0,1], `progress_std` f32 or null.
 """
 
+import hashlib
 import json
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
@@ -31,9 +32,10 @@ class Track(NamedTuple):
     std: np.ndarray
 
 
-def beside(dataset: Path, source: str) -> Path:
-    """Where a dataset's values of a source lie."""
-    return dataset.with_suffix(f".{source}.parquet")
+def beside(dataset: Path, source: str, fingerprint: str) -> Path:
+    """Where a dataset's values of a source lie: those of several critics side by side."""
+    short = hashlib.sha256(fingerprint.encode()).hexdigest()[:8]
+    return dataset.with_suffix(f".{source}-{short}.parquet")
 
 
 def write_part(path: Path, episode: int, track: Track) -> None:

@@ -6,6 +6,7 @@ stage reuses the earlier ones.
 
 import hashlib
 import json
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -19,7 +20,7 @@ from omegaconf import MISSING
 from wvm_rl import sharding
 from wvm_rl.data.windows import Film, Windows, WindowsConfig, varied
 from wvm_rl.errors import InputError
-from wvm_rl.files import atomic
+from wvm_rl.files import atomic, exclusive, once
 from wvm_rl.model import lora, weights
 from wvm_rl.model.codec import Codec, LatentStatistics
 from wvm_rl.model.compression import Compression, CompressionConfig, kept
@@ -157,9 +158,7 @@ class Stages:
             check = compression.check(unseen, 2 * CHUNK_WINDOWS, 32)
             return kept(fit("vae", training, start, batches, folder, self.vae_meta, check))
 
-        params = self._kept(folder, make, self.codec.graph.shapes)
-        path = folder / "latents.json"
-        if not path.exists():
+        def measure() -> None:
             unit = LatentStatistics([0.0] * config.wvm.vae.z_dim, [1.0] * config.wvm.vae.z_dim)
             frames = windows.batch(0, 8 * CHUNK_WINDOWS)[0]
             encode = self._encoder(params, unit)
@@ -167,7 +166,9 @@ class Stages:
             measured = LatentStatistics.measured(np.concatenate([encode(part) for part in parts])[:, 1:])
             with atomic(path) as part:
                 part.write_text(json.dumps(asdict(measured)))
-        return params, LatentStatistics(**json.loads(path.read_text()))
+
+        params, path = self._kept(folder, make, self.codec.graph.shapes), folder / "latents.json"
+        return params, LatentStatistics(**json.loads(once(path, measure).read_text()))
 
     def pools(self, params: dict[str, np.ndarray], statistics: LatentStatistics) -> tuple[Pool, Pool]:
         """Encodes the training windows, and a few of held-out episodes."""
@@ -176,8 +177,9 @@ class Stages:
         windows = Windows(self.films.training, config.windows, config.seed + 2)
         check = Windows(self.films.held_out, config.windows, config.seed + 3)
         fills = partial(fill, encode=encode, latent=preset.latent, meta=self.pool_meta, first_frame=preset.first_frame)
-        pool = fills(folder / "training", windows, count=config.pool)
-        return pool, fills(folder / "held_out", check, count=4 * CHUNK_WINDOWS)
+        with _alone(folder):
+            pool = fills(folder / "training", windows, count=config.pool)
+            return pool, fills(folder / "held_out", check, count=4 * CHUNK_WINDOWS)
 
     @property
     def encoded(self) -> bool:
@@ -281,12 +283,19 @@ class Stages:
         """A finished stage's parameters, made once."""
         path = folder / "params.safetensors"
         if not sharding.agreed(path.exists()):
-            made = make()
-            if sharding.is_first():
-                with atomic(path) as part:
-                    weights.save(part, made)
-            sharding.meet(f"{path} written")
+            with _alone(folder):
+                if not sharding.agreed(path.exists()):  # nor has who held it made it by now
+                    made = make()
+                    if sharding.is_first():
+                        with atomic(path) as part:
+                            weights.save(part, made)
+                    sharding.meet(f"{path} written")
         return weights.load(path, shapes)
+
+
+def _alone(folder: Path) -> AbstractContextManager[None]:
+    """Holds a stage's folder against other trainings that share the stage; of several hosts the first does."""
+    return exclusive(folder) if sharding.is_first() else nullcontext()
 
 
 def _shaping(config: FitConfig) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """The World Value Model as value source."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -52,11 +52,15 @@ class Wvm:
         def clips() -> Iterator[tuple[np.ndarray, str]]:
             for index in range(start, len(dataset)):
                 frames, steps[index] = dataset.frames(index, self.critic.camera, self.critic.fps)
-                yield frames, dataset[index].instruction if self._reads else NO_TEXT
+                yield frames, dataset[index].instruction
 
-        found = self._inference.values(clips()) if self._inference else self.critic.values(clips())
-        for index, (value, std) in enumerate(found, start=start):
+        for index, (value, std) in enumerate(self.watched(clips()), start=start):
             yield Values(steps.pop(index), value, std)
+
+    def watched(self, clips: Iterable[tuple[np.ndarray, str]]) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
+        """Values and standard deviations [F] of clips: frames [F,H,W,3] u8 as the critic sees them, and instruction."""
+        told = ((frames, instruction if self._reads else NO_TEXT) for frames, instruction in clips)
+        yield from (self._inference or self.critic).values(told)
 
     def _check(self, dataset: Dataset, index: int) -> None:
         critic = self.critic
