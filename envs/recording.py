@@ -12,6 +12,7 @@ from envs.recipes import RecipeConfig, quality
 from envs.simulation import Simulation
 from envs.tasks import CONTROL_FREQUENCY
 from wvm_rl.data.episodes import KINDS, Episode
+from wvm_rl.errors import InputError
 
 COLLECTION = 1  # first word of the entropy of collected episodes; banks of initial states use another
 HESITATION, RETRY, FAILURE = (KINDS.index(kind) for kind in ("hesitation", "retry", "failure"))
@@ -142,7 +143,10 @@ def record(
         if as_planned:
             return episode
     task, kind = simulation.task.name, quality(recipe, index)
-    raise RuntimeError(f"{task}: no {kind} episode in {MAX_TRIES} draws of seed {seed}, episode {index}")
+    raise InputError(
+        f"{task}: no {kind} episode of {MAX_TRIES} draws of seed {seed}, episode {index}, went as planned: shorten the "
+        "recipe's lapses or choose another seed"
+    )
 
 
 def draw(

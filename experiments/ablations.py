@@ -5,15 +5,15 @@
 
 A cell trains one variant with one seed and scores it (`experiments.cells`); VAE and windows are shared where a variant
 leaves them alone. Finished cells are kept and committed, interrupted ones go on. Means and spreads over seeds, and
-differences from the recipe in pairs of trajectories, go to `experiments/results/ablations.md`, all numbers to
-`ablations.json` beside it.
+differences from the recipe in pairs of trajectories, of all finished cells, go to `experiments/results/ablations.md`,
+all numbers to `ablations.json` beside it; other budgets have files of their own.
 """
 
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from experiments.cells import SCORES, Cell, Cells, differences, header, header_of_differences, publish
+from experiments.cells import SCORES, Cell, Cells, differences, header, header_of_differences, named, publish
 from wvm_rl import cli
 from wvm_rl.errors import InputError
 
@@ -89,29 +89,39 @@ Found = dict[str, dict[int, Cell]]  # variant -> seed -> cell
 
 def main(config: AblationsConfig) -> None:
     """Trains and scores what is missing, seed by seed; writes the tables after every cell."""
-    found: Found = {}
     keys = [(variant, seed) for seed in range(config.seeds) for variant in config.variants]
     for number, (variant, seed) in enumerate(keys):
-        training, scoring = settings(config, variant, seed)
         if config.run:
             print(f"### {number + 1} of {len(keys)}: {variant}, seed {seed}", flush=True)
-        if cell := CELLS(f"{variant}-{seed}", training, scoring, config.run):
-            found.setdefault(variant, {})[seed] = cell
-            report(config, found)
+            CELLS(f"{variant}-{seed}", *settings(config, variant, seed))
+            report(config)
+    print(report(config))
+
+
+def finished(config: AblationsConfig) -> Found:
+    """All finished cells of this budget, also those that are not asked for."""
+    found: Found = {}
+    for variant in VARIANTS:
+        for seed in range(max(config.seeds, AblationsConfig().seeds)):
+            if cell := CELLS(f"{variant}-{seed}", *settings(config, variant, seed), run=False):
+                found.setdefault(variant, {})[seed] = cell
+    return found
+
+
+def report(config: AblationsConfig) -> str:
+    """Writes tables and numbers of what is finished; returns the tables."""
+    found = finished(config)
     if not found:
-        raise InputError(f"no finished cell in {CELLS.results / CELLS.name}: run some with run=true")
-    print(tables(found))
-
-
-def report(config: AblationsConfig, found: Found) -> None:
-    """Writes tables and numbers."""
+        raise InputError(f"no finished cell of this budget in {CELLS.results / CELLS.name}: run some with run=true")
     budget = (
         f"tasks {', '.join(config.tasks)}; {config.vae_steps} updates of the VAE, {config.pool} windows, "
         f"{config.steps} updates of {config.batch} windows of the model; scored on {config.episodes} episodes a task"
     )
     text = f"{tables(found)}\n\nMean and, over seeds of the model's training, standard deviation; {budget}."
     commits = {cell["commit"] for cells in found.values() for cell in cells.values()}
-    publish(CELLS.results / CELLS.name, "Ablations", text, {"budget": budget, "variants": found}, commits)
+    name = named(CELLS.name, config, "tasks", "vae_steps", "pool", "steps", "batch", "episodes")
+    publish(CELLS.results / name, "Ablations", text, {"budget": budget, "variants": found}, commits)
+    return tables(found)
 
 
 def tables(found: Found) -> str:

@@ -75,6 +75,16 @@ class Cells:
         return json.loads(record.read_text())
 
 
+def named(stem: str, config: Any, *settings: str) -> str:
+    """Name of a study's tables: `stem` and those settings that are not the defaults, which have tables of their own."""
+    default = type(config)()
+    changed = [name for name in settings if getattr(config, name) != getattr(default, name)]
+    values = {name: getattr(config, name) for name in changed}
+    return "-".join(
+        [stem, *(f"{name}-{'+'.join(value) if isinstance(value, list) else value}" for name, value in values.items())]
+    )
+
+
 def _digest(settings: list[str]) -> str:
     return hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:8]
 

@@ -3,7 +3,7 @@
 Nobody scripted what goes wrong in its rollouts, so only their outcome is known: does the final value tell failures from
 successes, and does the value rise in those that succeed? For every task behaviour cloning from a few episodes with
 lapses (`wvm_rl.train`) gives a policy that often fails. Finished runs are kept. Writes
-`experiments/results/learned_lapses.md` and, beside it, the numbers.
+`experiments/results/learned_lapses-<critic>.md` and, beside it, the numbers.
 """
 
 import json
@@ -14,7 +14,7 @@ from typing import Any
 
 from envs.render import RenderConfig, render
 from envs.tasks import TASKS
-from experiments.cells import publish, run_module
+from experiments.cells import named, publish, run_module
 from wvm_rl import cli
 from wvm_rl.bench import rows_of
 from wvm_rl.data.episodes import Dataset
@@ -88,7 +88,8 @@ def main(config: LearnedLapsesConfig) -> None:
         f"critic {source.fingerprint[:12]}."
     )
     commits = {json.loads((folder_of(config, task) / "versions.json").read_text())["commit"] for task in config.tasks}
-    publish(RESULTS / "learned_lapses", "Rollouts of policies that learned by themselves", text, found, commits)
+    name = named(f"learned_lapses-{Path(config.critic).name}", config, "tasks", "episodes", "updates", "rollouts")
+    publish(RESULTS / name, "Rollouts of policies that learned by themselves", text, found, commits)
     print(table)
 
 

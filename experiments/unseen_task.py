@@ -2,14 +2,14 @@
 
 For every task a critic learns the other five and is scored on it, beside the critic that learned all six with the same
 budget (`experiments.cells`). Finished cells are kept and committed, interrupted ones go on. Writes
-`experiments/results/unseen_task.md` and `unseen_task.json`.
+`experiments/results/unseen_task.md` and `unseen_task.json`; other budgets have files of their own.
 """
 
 from dataclasses import dataclass, field
 
 from envs.tasks import TASKS
 from experiments.ablations import SEED
-from experiments.cells import SCORES, Cell, Cells, differences, header, header_of_differences, publish
+from experiments.cells import SCORES, Cell, Cells, differences, header, header_of_differences, named, publish
 from wvm_rl import cli
 from wvm_rl.errors import InputError
 
@@ -34,8 +34,8 @@ class UnseenTaskConfig:
             raise InputError("vae_steps, pool, steps and batch must each be at least 1")
 
 
-def scored(config: UnseenTaskConfig, without: str | None, task: str) -> Cell:
-    """Scores on a task of the critic that learned all tasks, or all but one."""
+def scored(config: UnseenTaskConfig, without: str | None, task: str, run: bool = True) -> Cell | None:
+    """Scores on a task of the critic that learned all, or all but one; None if absent and not to be run."""
     tasks = ",".join(task for task in TASKS if task != without)
     training = [
         f"data.tasks=[{tasks}]",
@@ -44,23 +44,24 @@ def scored(config: UnseenTaskConfig, without: str | None, task: str) -> Cell:
         f"pool={config.pool}",
     ]
     training += [f"model.steps={config.steps}", f"model.batch={config.batch}"]
-    cell = CELLS(f"without-{without or 'none'}", training, [f"tasks=[{task}]", f"seed={SEED}"])
-    assert cell is not None
-    return cell
+    return CELLS(f"without-{without or 'none'}", training, [f"tasks=[{task}]", f"seed={SEED}"], run)
 
 
 def main(config: UnseenTaskConfig) -> None:
-    """Trains and scores what is missing; writes the table after every task."""
-    found: dict[str, dict[str, Cell]] = {}
+    """Trains and scores what is missing; writes the table of all finished tasks after every one."""
     for task in config.tasks:
-        found[task] = {name: scored(config, without, task) for name, without in (("unseen", task), ("seen", None))}
+        for without in (task, None):
+            scored(config, without, task)
+        pairs = {each: (scored(config, each, each, False), scored(config, None, each, False)) for each in TASKS}
+        found = {each: {"unseen": pair[0], "seen": pair[1]} for each, pair in pairs.items() if pair[0] and pair[1]}
         budget = (
             f"{config.vae_steps} updates of the VAE, {config.pool} windows, {config.steps} updates of {config.batch} "
             "windows of the model"
         )
         commits = {cell["commit"] for cells in found.values() for cell in cells.values()}
         text = f"{table(found)}\n\nBudget: {budget}."
-        publish(CELLS.results / CELLS.name, "Tasks left out of training", text, {"tasks": found}, commits)
+        name = named(CELLS.name, config, "data_seed", "vae_steps", "pool", "steps", "batch")
+        publish(CELLS.results / name, "Tasks left out of training", text, {"tasks": found}, commits)
     print(table(found))
 
 

@@ -54,15 +54,16 @@ def test_finished_cells_are_kept(tmp_path, commands, capsys):
     shutil.rmtree(tmp_path / "runs")  # as on another machine: the records are enough
     main(config)
     assert len(commands) == 8
-    found = json.loads((tmp_path / "ablations.json").read_text())
+    found = json.loads((tmp_path / "ablations-steps-8.json").read_text())
     assert [seed["retry_voc"] for seed in found["variants"]["full"].values()] == [2, 6]
-    text = (tmp_path / "ablations.md").read_text()
+    text = (tmp_path / "ablations-steps-8.md").read_text()
     assert "| full | the recipe | 2 | 4.000 ± 2.828 |" in text and "- cells at: c0ffee" in text
     assert "| video_frozen | 2 | +0.020 [+0.020, +0.020] | - |" in text  # cells 4 and 8 after 2 and 6; no retries
     assert "video_frozen" in capsys.readouterr().out
-    main(AblationsConfig(variants=["full"], seeds=3, steps=8, run=False))
+    main(AblationsConfig(variants=["full"], seeds=1, steps=8))  # what was finished stays in the tables
+    assert "| video_frozen | 2 |" in (tmp_path / "ablations-steps-8.md").read_text()
     with pytest.raises(InputError, match="no finished cell"):
-        main(AblationsConfig(variants=["full"], seeds=1, steps=9, run=False))
+        main(AblationsConfig(variants=["full"], seeds=1, steps=12, run=False))
     assert len(commands) == 8
 
 
@@ -81,6 +82,7 @@ def test_a_left_out_task_is_in_no_training(tmp_path, commands):
         "data.tasks=[lift,can,bread,cereal,milk,stack]",
         "data.tasks=[lift,can,bread,cereal,stack]",
     ]
+    unseen_task.main(unseen_task.UnseenTaskConfig(tasks=["milk"]))
     found = json.loads((tmp_path / "unseen_task.json").read_text())["tasks"]
     assert found["can"]["unseen"] != found["can"]["seen"]
     text = (tmp_path / "unseen_task.md").read_text()

@@ -79,6 +79,7 @@ def test_regressors_know_their_tasks_only():
     with pytest.raises(InputError, match="models: frame, video, floor learn nothing of door: leave them out"):
         BenchConfig(tasks=["lift", "door"])
     assert BenchConfig(models=["wvm", "clock"], tasks=["door"]).tasks == ["door"]
+    assert BenchConfig(tasks=["door"], export="videos").export  # runs no model
 
 
 def test_the_default_regressors_are_released():
@@ -123,7 +124,8 @@ def test_places_and_names_are_checked():
 
 def test_the_command_leaves_a_run_folder(tmp_path, capsys, fresh):
     theirs = {"theirs": predictions(tmp_path / "theirs.parquet", fresh)}
-    bench.main(BenchConfig(models=["wvm", "clock"], predictions=theirs, tasks=["lift"]), tmp_path / "run")
+    config = BenchConfig(models=["wvm", "clock"], predictions=theirs, tasks=["lift"], fps=4)
+    bench.main(config, tmp_path / "run")
     content = json.loads((tmp_path / "run" / "bench.json").read_text())
     # the synthetic frames show time, not progress: as good as a clock
     assert content["model"] == "wvm" and content["retry_voc"] == pytest.approx(-1)
@@ -138,6 +140,8 @@ def test_the_command_leaves_a_run_folder(tmp_path, capsys, fresh):
     assert "Suboptimal-Value-Bench" in capsys.readouterr().out
     assert all((tmp_path / "run" / "figures" / f"{name}.png").exists() for name in ("curves", "calibration"))
     assert (tmp_path / "run" / "bench.md").exists() and (tmp_path / "run" / "bench.tex").exists()
+    with pytest.raises(InputError, match=r"fresh\.hdf5 has 4 frames a second now, not 10"):
+        bench.main(replace(config, fps=10), tmp_path / "other")
 
 
 def test_sources_that_read_the_record_value_episodes_alone(fresh):

@@ -29,6 +29,8 @@ def command(tmp_path, monkeypatch):
                 raise InputError(f"count={job.count} is refused")
             if job.count == 0:
                 raise TypeError("a bug")
+            if job.count == -2:
+                raise BrokenPipeError
             if job.count < 0:
                 raise KeyboardInterrupt
             given.append(job)
@@ -60,6 +62,10 @@ def test_a_refused_job_of_a_sweep_leaves_the_others(command, capsys):
 
 def test_an_interruption_is_one_line(command, capsys):
     assert command("count=-1") == ([], 130) and capsys.readouterr().err == "interrupted\n"
+
+
+def test_a_reader_that_is_gone_is_no_error(command, capfd):
+    assert command("count=-2") == ([], 1) and "Traceback" not in capfd.readouterr().err
 
 
 def test_a_group_is_never_null(command, capsys):

@@ -31,6 +31,15 @@ def test_a_frame_stands_still_for_five_seconds(source):
         assert (source.frames(expert, "workspace")[0] == frames[0]).all((1, 2, 3)).any()
 
 
+def test_the_moment_that_stands_still_is_each_episodes_own(tmp_path, source):
+    """Not that of its number, which episodes of all tasks and collections share."""
+    other = dataset(tmp_path / "other.hdf5", [episode(index, 100) for index in range(5, 15)])
+    brightness = [
+        derived(data, "frozen", "workspace").frames(0, "workspace")[0][0, 0, 0, 0] for data in (source, other)
+    ]
+    assert brightness[0] != brightness[1]
+
+
 def test_frames_at_another_rate_are_the_nearest_stored(source):
     assert source.fps == 4
     stored = source.frames(1, "workspace")

@@ -138,6 +138,20 @@ def test_damaged_critics_are_refused(tmp_path, critic, change, message):
         damaged(tmp_path, critic, change)()
 
 
+def test_a_critic_takes_the_place_of_critics_alone(tmp_path, critic, monkeypatch):
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "config.json").write_text('{"model_type": "llama"}')
+    with pytest.raises(InputError, match="is not empty and holds no critic"):
+        critic.save(other)
+    critic.save(tmp_path / "tiny")
+    critic.save(tmp_path / "tiny")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=r"critic=tiny is shipped and a folder here, too: give \./tiny"):
+        folder_of("tiny")
+    assert folder_of("./tiny").resolve() == tmp_path / "tiny" and folder_of("tiny-2").name == "tiny-2"
+
+
 def test_files_that_are_no_critic_are_refused(tmp_path, critic):
     with pytest.raises(InputError, match="give the folder of a critic"):
         Critic.load(tmp_path)
@@ -241,8 +255,12 @@ def test_readings():
     np.testing.assert_array_equal(Reading().smoothed(value), value)
     np.testing.assert_allclose(Reading(smooth=1).smoothed(value), [0, 0.225, 0.45, 0.45, 0.675])
     np.testing.assert_allclose(Reading(smooth=2).smoothed(np.full(4, 0.7)), 0.7)
-    for wrong in ({"smooth": -1}, {"prefixes": -1}):
-        with pytest.raises(InputError, match="must be at least 0"):
+    for wrong, message in (
+        ({"smooth": -1}, "at least 0"),
+        ({"prefixes": -1}, "at least 0"),
+        ({"prefixes": 1}, "spread"),
+    ):
+        with pytest.raises(InputError, match=message):
             Reading(**wrong)
 
 

@@ -220,6 +220,10 @@ def test_an_episode_shorter_than_a_clip_is_refused(tmp_path):
     data = dataset(tmp_path / "d.hdf5", [episode(0, 60), episode(1, 40)])
     with pytest.raises(InputError, match=r"d\.hdf5: episode 1 has 8 frames at 4 fps, fewer than the 9 at 4 of a clip"):
         label(data, Wvm(Brightness()), progress=False)
+    critic = Brightness()
+    critic.fps = 2.0
+    just = dataset(tmp_path / "just.hdf5", [episode(0, 85)])  # 17 frames at 4 a second: every other one makes 9
+    assert len(label(just, Wvm(critic), progress=False)[0]) == 85
 
 
 def test_a_missing_critic_is_said(tmp_path):

@@ -88,7 +88,7 @@ class BenchConfig:
         if unknown := [task for task in self.tasks if task not in EVERY]:
             raise InputError(f"tasks has unknown {', '.join(unknown)}: choose from {', '.join(EVERY)}")
         learned = [model for model in self.models if model in LEARNED]
-        if learned and (foreign := [task for task in self.tasks if task not in self.data.tasks]):
+        if learned and not self.export and (foreign := [task for task in self.tasks if task not in self.data.tasks]):
             raise InputError(f"models: {', '.join(learned)} learn nothing of {', '.join(foreign)}: leave them out")
         if self.episodes < 4:
             raise InputError(f"episodes={self.episodes} must be at least 4: one of each quality")
@@ -207,6 +207,8 @@ def main(config: BenchConfig, folder: Path) -> None:
     run = Run.open(folder, asdict(config), config.wandb, inputs)
     with run.stage("episodes"):
         datasets = clips(fresh, critic.camera, config.shifts)
+        if anew := next((each for each in datasets.values() if each.fps != config.fps), None):
+            raise InputError(f"{anew.path} has {anew.fps:g} frames a second now, not {config.fps}: delete it")
     with run.stage("values"):
         sources = sources_of(config, wvm, regressors)
         rows = rows_of(sources, datasets, config.horizon_k)

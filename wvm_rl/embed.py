@@ -37,8 +37,8 @@ class EmbedConfig:
     def __post_init__(self) -> None:
         if self.dtype not in ("bfloat16", "float32"):
             raise InputError(f"dtype={self.dtype}: choose bfloat16 or float32")
-        if any(not text.strip() for text in self.instructions):
-            raise InputError("instructions holds an empty one")
+        if any(text and not text.strip() for text in self.instructions):
+            raise InputError('instructions holds a blank one; "" is what a critic reads that is told none')
 
 
 class Encoder:

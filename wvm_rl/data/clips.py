@@ -1,5 +1,6 @@
 """Clips made from experts' episodes, on which a critic must not be fooled: played back, and standing still."""
 
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -28,7 +29,7 @@ MADE: dict[str, Callable[[np.ndarray, float, np.random.Generator], np.ndarray]] 
 
 def derived(dataset: Dataset, clip: str, camera: str) -> Dataset:
     """The dataset of a clip of MADE for every successful expert episode, beside its source; made once."""
-    path = dataset.path.with_name(f"{dataset.path.stem}-{camera}-{clip}.hdf5")
+    path = dataset.path.with_name(f"{dataset.path.stem}-{camera}-{clip}-{dataset.fingerprint[:8]}.hdf5")
 
     def make() -> None:
         with TemporaryDirectory(dir=path.parent) as folder:
@@ -49,7 +50,7 @@ def _episodes(dataset: Dataset, clip: str, camera: str) -> Iterator[Episode]:
     experts = (each for each in dataset if each.quality == "expert" and each.success and not len(each.lapses))
     for index, episode in enumerate(experts):
         frames = dataset.frames(episode.index, camera)[0]
-        made = MADE[clip](frames, dataset.fps, np.random.default_rng(index))
+        made = MADE[clip](frames, dataset.fps, np.random.default_rng(zlib.crc32(episode.actions.tobytes())))
         length = interval * len(made)
         yield Episode(
             index=index,

@@ -128,7 +128,7 @@ class Critic:
             InputError: the folder holds something else than a critic, which would be lost.
         """
         folder = Path(folder)
-        if folder.is_dir() and any(folder.iterdir()) and not (folder / "config.json").exists():
+        if folder.is_dir() and any(folder.iterdir()) and not _holds_critic(folder):
             raise InputError(f"{folder} is not empty and holds no critic: choose another folder")
         with atomic(Path(folder)) as partial_folder:
             partial_folder.mkdir()
@@ -203,13 +203,24 @@ def folder_of(critic: str) -> Path:
     """The folder of a shipped critic, by its name, or the folder given.
 
     Raises:
-        InputError: neither.
+        InputError: neither, or both.
     """
     shipped = {path.name: path for path in SHIPPED.iterdir()}
     folder = shipped.get(critic, Path(critic).expanduser())
+    if critic in shipped and _holds_critic(Path(critic)):
+        raise InputError(f"critic={critic} is shipped and a folder here, too: give ./{critic}, or rename the folder")
     if not folder.is_dir():
         raise InputError(f"critic={critic} is neither a folder nor a shipped critic: {', '.join(shipped)}")
     return folder
+
+
+def _holds_critic(folder: Path) -> bool:
+    """Whether a folder's config.json is a critic's, of whatever format."""
+    try:
+        content = json.loads((folder / "config.json").read_text())
+    except (OSError, ValueError):
+        return False
+    return isinstance(content, dict) and {"format", "preset", "latents"} <= content.keys()
 
 
 def _named(prefix: str, shapes: dict[str, Any]) -> dict[str, Any]:

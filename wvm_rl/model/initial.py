@@ -92,7 +92,7 @@ class PretrainedConfig:
         if self.critic is not None:
             return _floats(self._critic.part("vae")), self._critic.config.latents
         assert self.path is not None
-        vae = load.load_vae(self.path, None)
+        vae = load.load_vae(self.path)
         return _floats(vae.params), LatentStatistics(vae.mean, vae.std)
 
     def params(self, model: WorldValueModel, seed: int, target: Target | None) -> Params:
@@ -114,7 +114,7 @@ class PretrainedConfig:
         def place(name: str, shape: tuple[int, ...]) -> object:
             return target(VIDEO + name, shape) if target else None
 
-        transformer = load.load_transformer(self.path, None, place)
+        transformer = load.load_transformer(self.path, sharding=place)
         given = {VIDEO + name: value for name, value in transformer.params.items()}
         if self.value == "interpolated":
             shapes = model.graph.shapes

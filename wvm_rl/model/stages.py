@@ -63,6 +63,8 @@ class StagesConfig:
             raise InputError("wvm.transformer.lora_rank needs pretrained.path: the video stream it adapts stays frozen")
         if self.frozen and not (self.video_steps or self.pretrained.given):
             raise InputError("frozen=true needs video_steps, pretrained.critic or pretrained.path")
+        if self.frozen and not self.video_steps and self.wvm.transformer.lora_rank:
+            raise InputError("frozen=true leaves nothing to low-rank updates: give wvm.transformer.lora_rank=0")
         if min(self.seed, self.model_seed, self.video_steps) < 0:
             raise InputError(
                 f"seed={self.seed}, model_seed={self.model_seed} and video_steps={self.video_steps} must be at least 0"
@@ -136,7 +138,7 @@ class Stages:
     def _video_fit(self) -> FitConfig:
         fit = self.config.model
         steps = max(1, self.config.video_steps)
-        return replace(fit, steps=steps, warmup=min(fit.warmup, steps))
+        return replace(fit, steps=steps, warmup=min(fit.warmup, steps - 1))
 
     def folder(self, stage: str, meta: dict[str, Any]) -> Path:
         """Where a stage works and leaves its result."""
@@ -218,7 +220,8 @@ class Stages:
         training = Training(loss, config.model, seed, self.mesh)
 
         def trains(name: str) -> bool:
-            learned = not name.startswith(VALUE) if first else name.startswith(VIDEO)  # before this stage
+            before = bool(first or config.pretrained.critic)  # text learned with the video stream, which published has
+            learned = not name.startswith(VALUE) if before else name.startswith(VIDEO)
             still = config.frozen and learned
             return not still and lora.trains(name, config.wvm.transformer.lora_rank)
 
@@ -246,6 +249,7 @@ class Stages:
         seed = config.seed + 1 + 1000 * config.model_seed
         training = Training(loss, self._video_fit, seed, self.mesh)
         start = partial(config.pretrained.params, model, seed, training.target)
+        rank = config.wvm.transformer.lora_rank
         made = self._kept(
             folder,
             lambda: fit(
@@ -255,7 +259,7 @@ class Stages:
                 self._batches(pool),
                 folder,
                 self.video_meta,
-                trains=lambda name: not name.startswith(VALUE),
+                trains=lambda name: not name.startswith(VALUE) and lora.trains(name, rank),
             ),
             model.graph.shapes,
         )

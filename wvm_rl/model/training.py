@@ -37,10 +37,10 @@ class FitConfig:
     save_every: int = 500  # updates between two checkpoints, rounded up to whole rows of metrics
 
     def __post_init__(self) -> None:
-        if min(self.steps, self.batch, self.save_every) < 1 or self.warmup < 0 or self.warmup > self.steps:
+        if min(self.steps, self.batch, self.save_every) < 1 or not 0 <= self.warmup < self.steps:
             raise InputError(
                 f"steps={self.steps}, batch={self.batch}, save_every={self.save_every} must be at least 1 "
-                f"and warmup={self.warmup} within the steps"
+                f"and warmup={self.warmup} at least 0 and less than the steps"
             )
         if self.learning_rate <= 0 or self.clip <= 0:
             raise InputError(f"learning_rate={self.learning_rate} and clip={self.clip} must be positive")

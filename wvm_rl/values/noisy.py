@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -45,7 +46,7 @@ class Noisy:
 
     def __init__(self, config: NoisyConfig):
         self.config = config
-        text = json.dumps([1, Oracle.fingerprint, config.shaping()], sort_keys=True)
+        text = json.dumps([2, Oracle.fingerprint, config.shaping()], sort_keys=True)
         self.fingerprint = hashlib.sha256(text.encode()).hexdigest()
 
     def values(self, dataset: Dataset, start: int = 0) -> Iterator[Values]:
@@ -55,7 +56,7 @@ class Noisy:
             seen = truth[np.maximum(np.arange(len(truth)) - late, 0)]
             value = (1 - config.bias) * seen + config.bias * np.linspace(0, 1, len(truth))
             kept = np.exp(-1 / (config.memory * rate)) if config.memory else 0.0
-            rng = np.random.default_rng([config.seed, index])
+            rng = np.random.default_rng([config.seed, zlib.crc32(dataset[index].actions.tobytes())])
             drawn = config.noise * rng.normal(size=len(truth)) * np.sqrt(1 - kept**2)
             drawn[0] /= np.sqrt(1 - kept**2)  # stationary from the start
             value = value + lfilter([1.0], [1.0, -kept], drawn)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from wvm_rl.data.episodes import Dataset
+from wvm_rl.data.episodes import Dataset, nearest
 from wvm_rl.data.windows import CLIP
 from wvm_rl.errors import InputError
 from wvm_rl.values.base import NO_TEXT, ValueConfig, Values
@@ -71,7 +71,7 @@ class Wvm:
                 f"needs {critic.size}x{critic.size} (or a multiple) at {critic.fps:g} or more; render them with `"
                 f"python -m envs.render {dataset.path} cameras=[{critic.camera}] fps={critic.fps:g} size={critic.size}`"
             )
-        if count * critic.fps / dataset.fps < CLIP:
+        if len(nearest(dataset.frame_steps(index), dataset.control_freq / critic.fps)) < CLIP:
             raise InputError(
                 f"{dataset.path}: episode {index} has {count} frames at {dataset.fps:g} fps, fewer than the {CLIP} at "
                 f"{critic.fps:g} of a clip: remove it"

@@ -152,13 +152,13 @@ def load_transformer(path: Path | str, dtype: Any = jnp.float32, sharding: Any =
 
     Args:
         path: folder of config.json and safetensors files, or a diffusers pipeline's folder with `transformer/`.
-        dtype: of the stored weights and of matmuls' inputs: float32 or bfloat16. Sums, norms, modulation and the
-            residual stream are f32 either way. None: f32, widened from whatever each tensor is stored as.
+        dtype: float32 or bfloat16, of kernels, whatever they are stored as, and of matmuls' inputs. Sums, norms,
+            modulation and the residual stream are f32 either way; their weights are not rounded.
         sharding: `jax.sharding.Sharding`, or a function (name, shape) -> sharding; None leaves it to JAX.
 
     Raises:
         InputError: files that are missing or cut short, a configuration that is not this model's, tensors unknown,
-            missing, misshaped, of another type or not finite, by name.
+            missing, misshaped or not finite, by name.
     """
     folder = folder_of(path, "transformer")
     config = transformer_config(folder, dtype)
@@ -188,7 +188,7 @@ def load_vae(path: Path | str, dtype: Any = jnp.float32) -> VideoVae:
 
     Args:
         path: folder of config.json and safetensors files, or a diffusers pipeline's folder with `vae/`.
-        dtype: of the stored weights; None: f32, widened from whatever each tensor is stored as.
+        dtype: of kernels, whatever they are stored as; other weights are not rounded.
 
     Raises:
         InputError: as `load_transformer`.

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
@@ -181,10 +182,10 @@ class Weights:
         return name in self._files
 
     def read(self, entries: list[Entry], shapes: Shapes, dtype: Any) -> Iterator[tuple[str, np.ndarray]]:
-        """Our arrays, one at a time, of `dtype`, which theirs must have; None widens each to f32, whatever it is.
+        """Our arrays, one at a time: kernels of `dtype`, whatever they are stored as, the others of at least `dtype`.
 
         Raises:
-            InputError: names the tensor that is unknown, missing, of another shape or type, or not finite.
+            InputError: names the tensor that is unknown, missing, of another shape, or not finite in `dtype`.
         """
         known = {name for entry in entries for name in entry.theirs}
         for problem, names in (("unknown", self._files.keys() - known), ("missing", known - self._files.keys())):
@@ -202,13 +203,8 @@ class Weights:
                     raise InputError(
                         f"{self.folder}: {name} is {list(tensor.shape)}, its config.json needs {list(entry.shape)}"
                     )
-                if dtype is None:
-                    tensor = np.asarray(tensor, np.float32)
-                elif tensor.dtype != np.dtype(dtype):
-                    raise InputError(
-                        f"{self.folder}: {name} is {tensor.dtype}, asked for {np.dtype(dtype)}: load it with "
-                        f"dtype={tensor.dtype}"
-                    )
+                kernel = entry.ours.endswith(".kernel")
+                tensor = np.asarray(tensor, dtype if kernel else jnp.promote_types(tensor.dtype, dtype))
                 if not np.isfinite(np.asarray(tensor, np.float32)).all():
                     raise InputError(f"{self.folder}: {name} has values that are not finite: fetch it again")
                 tensors.append(tensor)
