@@ -57,6 +57,7 @@ def rollouts(
     live: int = 4,
     timeout: float = 600,
     kept: Path | None = None,
+    identity: str = "",
 ) -> tuple[list[dict], dict[int, Recording]]:
     """Runs rollouts 0 .. count-1, each until success or `horizon` control steps (default: the task's).
 
@@ -70,6 +71,7 @@ def rollouts(
         record: rollouts whose states are returned.
         live: simulations a worker runs in turn, at most 8.
         kept: file of the finished ones' rows, from which an interrupted call goes on; those in `record` run again.
+        identity: of everything that the rows depend on; a file of another one is begun anew.
 
     Returns:
         One row a rollout, in order: rollout, bank (entry), success, success_in_budget, seconds (to success, NaN if
@@ -83,7 +85,7 @@ def rollouts(
     if not 1 <= live <= MAX_LIVE:
         raise InputError(f"live={live} simulations a worker must lie in [1, {MAX_LIVE}]")
     job = Job(task, observation or State(), horizon or task.horizon, frozenset(record))
-    schedule = _Schedule(task, bank, _rows(kept, job.record) if kept else {}, kept)
+    schedule = _Schedule(task, bank, _rows(kept, identity, count, job.record) if kept else {}, kept)
     schedule.left = [number for number in range(count) if number not in schedule.rows]
     if not schedule.left:
         return schedule.table, {}
@@ -116,13 +118,14 @@ def rollouts(
     return schedule.table, dict(sorted(schedule.recordings.items()))
 
 
-def _rows(kept: Path, record: Iterable[int]) -> dict[int, dict]:
-    """Rollout -> row, of an interrupted call's file; others and a line that a kill cut short are dropped from it."""
+def _rows(kept: Path, identity: str, count: int, record: Iterable[int]) -> dict[int, dict]:
+    """Rollout -> row, of an interrupted call's file, but for those to be recorded; the file then holds these alone."""
     lines = kept.read_text().splitlines(keepends=True) if kept.exists() else []
-    rows = {row["rollout"]: row for row in (json.loads(line) for line in lines if line.endswith("\n"))}
-    rows = {number: row for number, row in rows.items() if number not in record}
+    head, *found = [json.loads(line) for line in lines if line.endswith("\n")] or [None]  # a kill may cut the last one
+    whole = {"identity": identity, "count": count}
+    rows = {row["rollout"]: row for row in found if head == whole and row["rollout"] not in record}
     with atomic(kept) as partial:
-        partial.write_text("".join(json.dumps(row) + "\n" for row in rows.values()))
+        partial.write_text("".join(json.dumps(row) + "\n" for row in (whole, *rows.values())))
     return rows
 
 

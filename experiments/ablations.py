@@ -89,12 +89,11 @@ Found = dict[str, dict[int, Cell]]  # variant -> seed -> cell
 
 def main(config: AblationsConfig) -> None:
     """Trains and scores what is missing, seed by seed; writes the tables after every cell."""
-    keys = [(variant, seed) for seed in range(config.seeds) for variant in config.variants]
+    keys = [(variant, seed) for seed in range(config.seeds) for variant in config.variants] if config.run else []
     for number, (variant, seed) in enumerate(keys):
-        if config.run:
-            print(f"### {number + 1} of {len(keys)}: {variant}, seed {seed}", flush=True)
-            CELLS(f"{variant}-{seed}", *settings(config, variant, seed))
-            report(config)
+        print(f"### {number + 1} of {len(keys)}: {variant}, seed {seed}", flush=True)
+        CELLS(f"{variant}-{seed}", *settings(config, variant, seed))
+        report(config)
     print(report(config))
 
 
@@ -109,7 +108,7 @@ def finished(config: AblationsConfig) -> Found:
 
 
 def report(config: AblationsConfig) -> str:
-    """Writes tables and numbers of what is finished; returns the tables."""
+    """Writes tables and numbers of all that is finished, asked for or not; returns the tables."""
     found = finished(config)
     if not found:
         raise InputError(f"no finished cell of this budget in {CELLS.results / CELLS.name}: run some with run=true")
@@ -117,11 +116,12 @@ def report(config: AblationsConfig) -> str:
         f"tasks {', '.join(config.tasks)}; {config.vae_steps} updates of the VAE, {config.pool} windows, "
         f"{config.steps} updates of {config.batch} windows of the model; scored on {config.episodes} episodes a task"
     )
-    text = f"{tables(found)}\n\nMean and, over seeds of the model's training, standard deviation; {budget}."
+    found_tables = tables(found)
+    text = f"{found_tables}\n\nMean and, over seeds of the model's training, standard deviation; {budget}."
     commits = {cell["commit"] for cells in found.values() for cell in cells.values()}
     name = named(CELLS.name, config, "tasks", "vae_steps", "pool", "steps", "batch", "episodes")
     publish(CELLS.results / name, "Ablations", text, {"budget": budget, "variants": found}, commits)
-    return tables(found)
+    return found_tables
 
 
 def tables(found: Found) -> str:

@@ -124,6 +124,6 @@ def publish(path: Path, title: str, text: str, content: dict[str, Any], commits:
     """Writes `<path>.md` and `<path>.json`, with the provenance of the table and the commits of its cells."""
     origin = provenance() | {"cells at": ", ".join(sorted(commits))}
     lines = [f"# {title}", "", text, "", *(f"- {name}: {value}" for name, value in origin.items())]
-    with atomic(path.with_suffix(".md")) as partial:
+    with atomic(path.with_name(f"{path.name}.md")) as partial:
         partial.write_text("\n".join(lines) + "\n")
-    write_json(path.with_suffix(".json"), content | {"provenance": origin})
+    write_json(path.with_name(f"{path.name}.json"), content | {"provenance": origin})

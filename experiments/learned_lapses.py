@@ -88,7 +88,9 @@ def main(config: LearnedLapsesConfig) -> None:
         f"critic {source.fingerprint[:12]}."
     )
     commits = {json.loads((folder_of(config, task) / "versions.json").read_text())["commit"] for task in config.tasks}
-    name = named(f"learned_lapses-{Path(config.critic).name}", config, "tasks", "episodes", "updates", "rollouts")
+    shipped = "/" not in config.critic and not Path(config.critic).exists()
+    critic = config.critic if shipped else source.critic.fingerprint[:8]
+    name = named(f"learned_lapses-{critic}", config, "tasks", "episodes", "updates", "rollouts")
     publish(RESULTS / name, "Rollouts of policies that learned by themselves", text, found, commits)
     print(table)
 

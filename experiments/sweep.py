@@ -29,7 +29,7 @@ from wvm_rl.errors import InputError
 from wvm_rl.files import exclusive
 from wvm_rl.runs import digest, read_summary
 from wvm_rl.summary import described
-from wvm_rl.train import ROLLOUTS, Job, pipeline
+from wvm_rl.train import Job, pipeline
 
 
 @dataclass
@@ -142,25 +142,19 @@ def main(config: SweepConfig, after: Callable[[], None] | None = None) -> None:
         if not left or not config.run:
             continue
         with ExitStack() as locks:
-            for folder in sorted(cell.folder for cell in cells):
+            for folder in sorted(cell.folder for cell, _ in left):
                 locks.enter_context(exclusive(folder / "run"))
             left = [(cell, job) for cell, job in left if not cell.finished]
             if not left:
                 continue
-            if (_place(config, cells) / ROLLOUTS).exists():  # interrupted between two cells' ends: all end again
-                left = list(zip(cells, own))
             print(
                 f"### program {number + 1} of {len(programs)}: {', '.join(cell.name for cell, _ in left)}", flush=True
             )
-            pipeline([job for _, job in left], _place(config, [cell for cell, _ in left]) / "checkpoints")
+            names = json.dumps([cell.folder.name for cell, _ in left])
+            place = Path(config.folder) / "programs" / hashlib.sha256(names.encode()).hexdigest()[:8]
+            pipeline([job for _, job in left], place / "checkpoints")
         if after:
             after()
-
-
-def _place(config: SweepConfig, cells: list[Cell]) -> Path:
-    """Folder of a program of these cells."""
-    names = json.dumps([cell.folder.name for cell in cells])
-    return Path(config.folder) / "programs" / hashlib.sha256(names.encode()).hexdigest()[:8]
 
 
 if __name__ == "__main__":

@@ -255,12 +255,8 @@ def test_readings():
     np.testing.assert_array_equal(Reading().smoothed(value), value)
     np.testing.assert_allclose(Reading(smooth=1).smoothed(value), [0, 0.225, 0.45, 0.45, 0.675])
     np.testing.assert_allclose(Reading(smooth=2).smoothed(np.full(4, 0.7)), 0.7)
-    for wrong, message in (
-        ({"smooth": -1}, "at least 0"),
-        ({"prefixes": -1}, "at least 0"),
-        ({"prefixes": 1}, "spread"),
-    ):
-        with pytest.raises(InputError, match=message):
+    for wrong in ({"smooth": -1}, {"prefixes": -1}):
+        with pytest.raises(InputError, match="must be at least 0"):
             Reading(**wrong)
 
 

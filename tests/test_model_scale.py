@@ -22,6 +22,7 @@ from wvm_rl.model.heads import HEADS, HLGaussian
 from wvm_rl.model.initial import PretrainedConfig, interpolated
 from wvm_rl.model.pool import Pool
 from wvm_rl.model.presets import PRESETS
+from wvm_rl.model.reading import Reading
 from wvm_rl.model.stages import Stages, train
 from wvm_rl.model.text import Umt5TextConfig, default_cache
 from wvm_rl.model.wan.load import Transformer, VideoVae, load_transformer, save_transformer, save_vae, transformer_graph
@@ -336,6 +337,8 @@ def test_what_stands_still_in_each_stage(published, tmp_path, monkeypatch):
     assert found[1] and all(name.startswith("value.") for name in found[1])
     with pytest.raises(InputError, match="frozen=true leaves nothing to low-rank updates"):
         replace(adapted, video_steps=0, frozen=True)
+    with pytest.raises(InputError, match=r"reading\.prefixes=1 cannot be spread"):
+        stages(reading=Reading(prefixes=1))
     with pytest.raises(InputError, match="warmup=5 at least 0 and less than the steps"):
         replace(stages().model, steps=5)
 

@@ -7,7 +7,7 @@ from experiments import sweep
 from experiments.sweep import Cell, SweepConfig, show
 from tests.test_train import job
 from wvm_rl.errors import InputError
-from wvm_rl.runs import read_summary, write_json
+from wvm_rl.runs import read_summary
 from wvm_rl.train import Job, main, pipeline
 
 pytestmark = pytest.mark.usefixtures("compile_quickly")
@@ -45,22 +45,6 @@ def test_cells_of_a_program_end_as_if_alone(tmp_path, capsys):
         sweep.jobs([[Cell("bc", configs["bc"], origin.parent)]])
     show([[Cell("bc", configs["bc"], tmp_path / "many" / "bc"), Cell("rcp", configs["awr"], tmp_path / "none")]])
     assert "1 cells remain: 2 policies, 4 rollouts" in capsys.readouterr().out
-
-
-def test_cells_begun_together_end_together(tmp_path, monkeypatch, hydra_ready):
-    """A kill between the ends of two cells leaves rollouts of both; otherwise a finished cell is not run again."""
-    cells, ran = ["agent=bc value=clock", "agent=awr value=clock"], []
-    config = SweepConfig(envs=["lift"], cells=cells, common=f"data.fps=0 data.root={tmp_path}", folder=str(tmp_path))
-    monkeypatch.setattr(sweep, "pipeline", lambda jobs, place: ran.append((len(jobs), place.parent.name)))
-    sweep.main(config)
-    [(_, both)] = ran
-    [[first, _]] = sweep.planned(config)
-    write_json(first.folder / "summary.json", {"env": "lift"})
-    sweep.main(config)
-    (tmp_path / "programs" / both).mkdir(parents=True)
-    (tmp_path / "programs" / both / "rollouts.jsonl").touch()
-    sweep.main(config)
-    assert [count for count, _ in ran] == [2, 1, 2] and ran[2][1] == both != ran[1][1]
 
 
 def test_programs_hold_no_more_policies_than_asked(hydra_ready):

@@ -7,12 +7,14 @@ import shutil
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
+import agents.acting
 from agents import AGENTS, POLICIES
 from agents.trainer import TrainerConfig
 from envs.observations import OBSERVATIONS
@@ -107,6 +109,37 @@ def test_a_job_cut_short_ends_as_if_it_had_not_been(root, tmp_path, monkeypatch)
     pd.testing.assert_frame_equal(*results)
     losses = [[json.loads(line)["loss"] for line in (folder / "metrics.jsonl").open()] for folder in (whole, cut)]
     assert losses[0] == losses[1]
+
+
+def test_rollouts_cut_short_go_on(root, tmp_path, monkeypatch):
+    """Of one run's policy; another's begin anew, even where its run left some."""
+    evaluation, acted, together = EvaluationConfig(rollouts=6, workers=1), [], agents.acting.together
+    main(job(root, evaluation=evaluation), tmp_path / "whole")
+
+    def noted(acts, count, rows, stop=False):
+        def act(observations, rollout, step):
+            if stop and 5 in rollout:
+                raise KeyboardInterrupt
+            acted.extend(rollout[rollout >= 0])
+            return together(acts, count, rows)(observations, rollout, step)
+
+        return act
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("wvm_rl.evaluation.together", partial(noted, stop=True))
+        main(job(root, evaluation=evaluation), tmp_path / "cut")
+    kept = (tmp_path / "cut" / "rollouts.jsonl").read_text()
+    monkeypatch.setattr("wvm_rl.evaluation.together", noted)
+    acted.clear()
+    main(job(root, evaluation=evaluation), tmp_path / "cut")
+    assert 0 < len(set(acted)) < 6 and not (tmp_path / "cut" / "rollouts.jsonl").exists()
+    acted.clear()
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "rollouts.jsonl").write_text(kept)
+    main(job(root, agent="bc", evaluation=evaluation), tmp_path / "other")
+    assert set(acted) == set(range(6))
+    results = [pd.read_parquet(tmp_path / name / "episodes.parquet") for name in ("whole", "cut")]
+    pd.testing.assert_frame_equal(*results)
 
 
 @pytest.mark.parametrize(("agent", "policy"), [*((agent, "flow") for agent in AGENTS), ("rcp", "gaussian")])

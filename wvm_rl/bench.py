@@ -207,8 +207,6 @@ def main(config: BenchConfig, folder: Path) -> None:
     run = Run.open(folder, asdict(config), config.wandb, inputs)
     with run.stage("episodes"):
         datasets = clips(fresh, critic.camera, config.shifts)
-        if anew := next((each for each in datasets.values() if each.fps != config.fps), None):
-            raise InputError(f"{anew.path} has {anew.fps:g} frames a second now, not {config.fps}: delete it")
     with run.stage("values"):
         sources = sources_of(config, wvm, regressors)
         rows = rows_of(sources, datasets, config.horizon_k)

@@ -14,6 +14,7 @@ from envs.render import in_look
 from envs.video import write_video
 from wvm_rl.data.clips import MADE, derived
 from wvm_rl.data.episodes import Dataset
+from wvm_rl.errors import InputError
 from wvm_rl.files import atomic
 
 
@@ -38,7 +39,11 @@ SHIFTS: dict[str, Callable[[CollectConfig], CollectConfig]] = {
 
 
 def clips(fresh: Mapping[str, CollectConfig], camera: str, shifts: Sequence[str]) -> dict[tuple[str, str], Dataset]:
-    """(task, clip) -> its episodes: as they were, made from the experts', and in other looks."""
+    """(task, clip) -> its episodes: as they were, made from the experts', and in other looks.
+
+    Raises:
+        InputError: a dataset was rendered again at another rate.
+    """
     found: dict[tuple[str, str], Dataset] = {}
     for task, plan in fresh.items():
         plain = Dataset(collect(plan))
@@ -47,6 +52,8 @@ def clips(fresh: Mapping[str, CollectConfig], camera: str, shifts: Sequence[str]
         for shift in shifts:
             seen = in_look(plain, camera, shift, plan.workers) if shift in LOOKS else collect(SHIFTS[shift](plan))
             found[task, shift] = Dataset(seen)
+        if anew := next((each for each in found.values() if each.fps != plan.fps), None):
+            raise InputError(f"{anew.path} has {anew.fps:g} frames a second now, not {plan.fps}: delete it")
     return found
 
 

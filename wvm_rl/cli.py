@@ -123,10 +123,9 @@ def run(main: Callable[..., Any], config: type, groups: Groups, run_dir: str | N
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)
-    except BrokenPipeError:  # whoever reads our output, as `head`, has gone
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
     except OSError as error:
+        if isinstance(error, BrokenPipeError) and _unheard():
+            sys.exit(1)
         if started:
             raise
         _refuse(InputError(f"the run folder {error.filename} cannot be made: {error.strerror}"))
@@ -134,6 +133,16 @@ def run(main: Callable[..., Any], config: type, groups: Groups, run_dir: str | N
         if started or "srun" not in str(error):
             raise
         _refuse(error)  # submitit's, where there is no Slurm
+
+
+def _unheard() -> bool:
+    """Whether nobody reads standard output any more, as after `| head`; then nothing more is written there."""
+    try:
+        print(end=" ", flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return True
+    return False
 
 
 def _remove_empty(folder: Path, parents: bool) -> None:

@@ -1,11 +1,15 @@
 """Rollouts of trained policies: what a run is judged by."""
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
+import jax
+import numpy as np
+
 from agents.acting import Asked, actor, together
 from agents.trainer import Trained
-from envs.bank import bank
+from envs.bank import Bank, bank
 from envs.rollout import ROWS, Recording, rollouts
 from envs.workers import cores
 from wvm_rl.config import TrainConfig
@@ -41,6 +45,7 @@ def evaluate(
         observation=config.obs,
         record=[policy * count + number for policy in recorded for number in shown],
         kept=kept,
+        identity=_identity(trained, asked, states, evaluation.seed),
     )
     rows = [
         [{"seed": seed, **row, "rollout": row["rollout"] % count} for row in table[policy * count :][:count]]
@@ -50,3 +55,11 @@ def evaluate(
     for number, recording in found.items():
         recordings.setdefault(number // count, {})[number % count] = recording
     return rows, recordings
+
+
+def _identity(trained: Trained, asked: Sequence[Asked], states: Bank, seed: int) -> str:
+    """Hash of what rollouts depend on beside the code: weights, what is asked of them, initial states, noise."""
+    digest = hashlib.sha256(f"{states.path.name} {seed} {[each.guidance for each in asked]}".encode())
+    for leaf in jax.tree.leaves((trained.params, trained.statistics, [each.cond for each in asked])):
+        digest.update(np.asarray(leaf).tobytes())
+    return digest.hexdigest()

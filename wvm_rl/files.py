@@ -60,17 +60,20 @@ def atomic(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def exclusive(path: Path) -> Iterator[None]:
+def exclusive(path: Path, wait: bool = True) -> Iterator[None]:
     """Holds the making of `path`: a second process waits here until the first is done or dead.
 
     Raises:
-        InputError: its folder cannot be written to, or lies on a file system without locks.
+        InputError: its folder cannot be written to, or lies on a file system without locks; or another process holds
+            it, and this one is not to wait.
     """
     writable(path.parent)
     with path.with_name(f".{path.name}.lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        except BlockingIOError as error:
+            if not wait:
+                raise InputError(f"another process works on {path}: run this again when it is done") from error
             print(f"waiting for another process that works on {path}", file=sys.stderr, flush=True)
             fcntl.flock(lock, fcntl.LOCK_EX)
         except OSError as error:  # of Lustre, unless it is mounted with them

@@ -207,7 +207,7 @@ def folder_of(critic: str) -> Path:
     """
     shipped = {path.name: path for path in SHIPPED.iterdir()}
     folder = shipped.get(critic, Path(critic).expanduser())
-    if critic in shipped and _holds_critic(Path(critic)):
+    if critic in shipped and _holds_critic(Path(critic)) and Path(critic).resolve() != folder.resolve():
         raise InputError(f"critic={critic} is shipped and a folder here, too: give ./{critic}, or rename the folder")
     if not folder.is_dir():
         raise InputError(f"critic={critic} is neither a folder nor a shipped critic: {', '.join(shipped)}")

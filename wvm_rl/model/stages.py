@@ -6,7 +6,8 @@ stage reuses the earlier ones.
 
 import hashlib
 import json
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -51,7 +52,7 @@ class StagesConfig:
         default_factory=lambda: FitConfig(steps=5000, batch=64, learning_rate=1e-3, save_every=200)
     )
     video_steps: int = 0  # updates of the video stream on the video loss alone, before both streams train
-    frozen: bool = False  # the video stream, and text learned with it, stay as those updates or published weights were
+    frozen: bool = False  # the video stream, and text learned with it, stay as those updates or what is given left them
     model_seed: int = 0  # of the model's training alone; `seed` is that of everything
     reading: Reading = field(default_factory=mixed)  # of the critic that is exported
     mesh: MeshConfig = field(default_factory=MeshConfig)  # devices that train the model
@@ -69,6 +70,8 @@ class StagesConfig:
             raise InputError(
                 f"seed={self.seed}, model_seed={self.model_seed} and video_steps={self.video_steps} must be at least 0"
             )
+        if self.reading.prefixes == 1:
+            raise InputError("reading.prefixes=1 cannot be spread over [0, 1]: give 0, or at least 2")
         if self.reading.prefixes and not self.loss.random_prefix:
             raise InputError("loss.random_prefix=0 teaches nothing of prefixes to be read by: give reading.prefixes=0")
         if self.compression.decoded > self.vae.batch:
@@ -131,8 +134,14 @@ class Stages:
         if config.model_seed:
             self.model_meta["model_seed"] = config.model_seed
         self.video_meta = self.model_meta | {"only": "video", "fit": _shaping(self._video_fit)}
+        if preset.transformer.lora_rank:
+            self.video_meta["law"] = 2  # low-rank updates alone train; in the first the whole stream did
         options: dict[str, Any] = {"video_steps": config.video_steps, "frozen": config.frozen}
         self.model_meta |= {name: value for name, value in options.items() if value}
+        if config.video_steps and preset.transformer.lora_rank:
+            self.model_meta["law"] = 2
+        if config.frozen and config.pretrained.critic and not config.video_steps:
+            self.model_meta["law"] = 2  # text stays, too; in the first it trained
 
     @property
     def _video_fit(self) -> FitConfig:
@@ -228,10 +237,7 @@ class Stages:
         def start() -> Any:
             params = config.pretrained.params(model, seed, training.target)
             params |= {name: jax.device_put(value, params[name].sharding) for name, value in video.items()}
-            for name in params:  # one at a time, each f32 array let go of
-                if not trains(name):
-                    params[name] = params[name].astype(model.stored(name))
-            return params
+            return self._still(params, trains)
 
         def make() -> dict[str, np.ndarray]:
             made = fit("wvm", training, start, batches, folder, self.model_meta, check, trains)
@@ -248,22 +254,26 @@ class Stages:
 
         seed = config.seed + 1 + 1000 * config.model_seed
         training = Training(loss, self._video_fit, seed, self.mesh)
-        start = partial(config.pretrained.params, model, seed, training.target)
-        rank = config.wvm.transformer.lora_rank
-        made = self._kept(
-            folder,
-            lambda: fit(
-                "video",
-                training,
-                start,
-                self._batches(pool),
-                folder,
-                self.video_meta,
-                trains=lambda name: not name.startswith(VALUE) and lora.trains(name, rank),
-            ),
-            model.graph.shapes,
-        )
+
+        def trains(name: str) -> bool:
+            return not name.startswith(VALUE) and lora.trains(name, config.wvm.transformer.lora_rank)
+
+        def start() -> Any:
+            return self._still(config.pretrained.params(model, seed, training.target), trains)
+
+        def make() -> dict[str, np.ndarray]:
+            made = fit("video", training, start, self._batches(pool), folder, self.video_meta, trains=trains)
+            return {name: value.astype(np.float32) for name, value in made.items()}
+
+        made = self._kept(folder, make, model.graph.shapes)
         return {name: value for name, value in made.items() if not name.startswith(VALUE)}
+
+    def _still(self, params: Any, trains: Callable[[str], bool]) -> Any:
+        """Parameters of which those that do not train are kept as their matmuls read them."""
+        for name in params:  # one at a time, each f32 array let go of
+            if not trains(name):
+                params[name] = params[name].astype(self.model.stored(name))
+        return params
 
     def _batches(self, pool: Pool, first: int = 0) -> Any:
         size, seed = self.config.model.batch, self.config.seed + 1000 * self.config.model_seed
@@ -297,9 +307,23 @@ class Stages:
         return weights.load(path, shapes)
 
 
-def _alone(folder: Path) -> AbstractContextManager[None]:
-    """Holds a stage's folder against other trainings that share the stage; of several hosts the first does."""
-    return exclusive(folder) if sharding.is_first() else nullcontext()
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Holds a stage's folder against other trainings that share the stage.
+
+    Raises:
+        InputError: on all of several hosts, whose first cannot hold it: the others could not wait with it.
+    """
+    with ExitStack() as held:
+        problem = None
+        try:
+            if sharding.is_first():
+                held.enter_context(exclusive(folder, wait=jax.process_count() == 1))
+        except InputError as error:
+            problem = error
+        if not sharding.agreed(problem is None):
+            raise problem or InputError(f"the first host cannot hold {folder}, and says why")
+        yield
 
 
 def _shaping(config: FitConfig) -> dict[str, Any]:

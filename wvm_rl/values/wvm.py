@@ -25,7 +25,7 @@ class Wvm:
         self.critic = critic
         self._inference = critic.inference(draws) if draws else None
         read = f"{draws} draws" if draws else ""
-        self.name = f"wvm-{draws}-draws" if draws else "wvm"  # beside a dataset there is room for both
+        self.name = f"wvm-{draws}-draws" if draws else "wvm"
         self.fingerprint = " ".join(part for part in (critic.fingerprint, critic.origin, read) if part)
 
     def values(self, dataset: Dataset, start: int = 0) -> Iterator[Values]:
