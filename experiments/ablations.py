@@ -7,9 +7,12 @@ A cell trains one variant with one seed and scores it (`experiments.cells`); VAE
 leaves them alone. Finished cells are kept and committed, interrupted ones go on. Means and spreads over seeds, and
 differences from the recipe in pairs of trajectories, of all finished cells, go to `experiments/results/ablations.md`,
 all numbers to `ablations.json` beside it; other budgets have files of their own.
+
+A VAE that is trained again on another machine comes out otherwise, and scores with it (`experiments/README.md`):
+compare cells of one machine only, and keep those of another apart with `cells=<name>`.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -60,6 +63,7 @@ class AblationsConfig:
     steps: int = 1200  # updates of the model
     batch: int = 32  # windows an update
     episodes: int = 36  # a task, on which a cell is scored
+    cells: str = "ablations"  # folder of the records and name of the tables: cells of one machine, as VAEs differ
     run: bool = True  # false: only the table, from the cells that are finished
 
     def __post_init__(self) -> None:
@@ -92,9 +96,13 @@ def main(config: AblationsConfig) -> None:
     keys = [(variant, seed) for seed in range(config.seeds) for variant in config.variants] if config.run else []
     for number, (variant, seed) in enumerate(keys):
         print(f"### {number + 1} of {len(keys)}: {variant}, seed {seed}", flush=True)
-        CELLS(f"{variant}-{seed}", *settings(config, variant, seed))
+        _cells(config)(f"{variant}-{seed}", *settings(config, variant, seed))
         report(config)
     print(report(config))
+
+
+def _cells(config: AblationsConfig) -> Cells:
+    return replace(CELLS, name=config.cells)
 
 
 def finished(config: AblationsConfig) -> Found:
@@ -102,7 +110,7 @@ def finished(config: AblationsConfig) -> Found:
     found: Found = {}
     for variant in VARIANTS:
         for seed in range(max(config.seeds, AblationsConfig().seeds)):
-            if cell := CELLS(f"{variant}-{seed}", *settings(config, variant, seed), run=False):
+            if cell := _cells(config)(f"{variant}-{seed}", *settings(config, variant, seed), run=False):
                 found.setdefault(variant, {})[seed] = cell
     return found
 
@@ -111,7 +119,7 @@ def report(config: AblationsConfig) -> str:
     """Writes tables and numbers of all that is finished, asked for or not; returns the tables."""
     found = finished(config)
     if not found:
-        raise InputError(f"no finished cell of this budget in {CELLS.results / CELLS.name}: run some with run=true")
+        raise InputError(f"no finished cell of this budget in {CELLS.results / config.cells}: run some with run=true")
     budget = (
         f"tasks {', '.join(config.tasks)}; {config.vae_steps} updates of the VAE, {config.pool} windows, "
         f"{config.steps} updates of {config.batch} windows of the model; scored on {config.episodes} episodes a task"
@@ -119,7 +127,7 @@ def report(config: AblationsConfig) -> str:
     found_tables = tables(found)
     text = f"{found_tables}\n\nMean and, over seeds of the model's training, standard deviation; {budget}."
     commits = {cell["commit"] for cells in found.values() for cell in cells.values()}
-    name = named(CELLS.name, config, "tasks", "vae_steps", "pool", "steps", "batch", "episodes")
+    name = named(config.cells, config, "tasks", "vae_steps", "pool", "steps", "batch", "episodes")
     publish(CELLS.results / name, "Ablations", text, {"budget": budget, "variants": found}, commits)
     return found_tables
 
