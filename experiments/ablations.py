@@ -64,6 +64,7 @@ class AblationsConfig:
     batch: int = 32  # windows an update
     episodes: int = 36  # a task, on which a cell is scored
     cells: str = "ablations"  # folder of the records and name of the tables: cells of one machine, as VAEs differ
+    beside: str | None = None  # folder of another machine's records: how far the same cells lie apart
     run: bool = True  # false: only the table, from the cells that are finished
 
     def __post_init__(self) -> None:
@@ -125,11 +126,26 @@ def report(config: AblationsConfig) -> str:
         f"{config.steps} updates of {config.batch} windows of the model; scored on {config.episodes} episodes a task"
     )
     found_tables = tables(found)
+    if config.beside:
+        found_tables += f"\n\n{apart(found, finished(replace(config, cells=config.beside)), config.beside)}"
     text = f"{found_tables}\n\nMean and, over seeds of the model's training, standard deviation; {budget}."
     commits = {cell["commit"] for cells in found.values() for cell in cells.values()}
     name = named(config.cells, config, "tasks", "vae_steps", "pool", "steps", "batch", "episodes")
     publish(CELLS.results / name, "Ablations", text, {"budget": budget, "variants": found}, commits)
     return found_tables
+
+
+def apart(found: Found, others: Found, name: str) -> str:
+    """Markdown: for every score how far equal cells of two machines lie apart, over cells."""
+    shared = [(variant, seed) for variant in found for seed in found[variant] if seed in others.get(variant, {})]
+    if len(shared) < 2:
+        raise InputError(f"beside={name}: it shares {len(shared)} finished cells with this budget, two are needed")
+    lines = [f"| beside `{name}`, {len(shared)} cells | median gap | largest gap |", "|---|---|---|"]
+    for score in SCORES:
+        ours, theirs = np.array([[cells[v][s][score] for v, s in shared] for cells in (found, others)])
+        gaps = np.abs(np.subtract(ours, theirs))
+        lines.append(f"| {score.replace('_', ' ')} | {np.median(gaps):.3f} | {gaps.max():.3f} |")
+    return "\n".join(lines)
 
 
 def tables(found: Found) -> str:

@@ -1,8 +1,8 @@
 """Speed of the World Value Model on this machine: `python -m experiments.benchmark_wvm`.
 
 Labelling with a shipped critic, all in, and the share of it that the VAE's encoder takes; training updates of a model
-of its sizes with the layers scanned and unrolled, taken in turns. Writes `experiments/results/wvm_speed.json`; timings
-are only comparable within a run.
+of its sizes with the layers scanned, unrolled, and unrolled with eight draws of noise a window (`loss.draws=8`), in
+turns. Writes `experiments/results/wvm_speed-<critic>.json`; timings are only comparable within a run.
 """
 
 import time
@@ -17,7 +17,9 @@ from rich.console import Console
 from rich.table import Table
 from tqdm import tqdm
 
+from envs.workers import cores
 from experiments.benchmark_wan import RESULT
+from experiments.cells import result_name
 from wvm_rl import cli
 from wvm_rl.errors import InputError
 from wvm_rl.model.codec import GROUP
@@ -67,13 +69,13 @@ def labelling(critic: Critic, config: BenchmarkConfig) -> dict[str, Callable[[],
 
 
 def updates(preset: WvmConfig, config: BenchmarkConfig) -> dict[str, Callable[[], Any]]:
-    """One update of a model of these sizes with the layers scanned, and unrolled."""
+    """One update of a model of these sizes: layers scanned; unrolled; unrolled, with eight draws of noise a window."""
     calls: dict[str, Callable[[], Any]] = {}
     seen = ("current", "future", *(("first",) if preset.first_frame else ()))
-    for name, unroll in (("update, layers scanned", False), ("update, layers unrolled", True)):
+    for name, unroll, draws in (("scanned", False, 1), ("unrolled", True, 1), ("unrolled, 8 draws", True, 8)):
         model = WorldValueModel(replace(preset, transformer=replace(preset.transformer, unroll=unroll)))
         fit = FitConfig(steps=1000, batch=config.batch, learning_rate=1e-3)
-        training = Training(partial(model.loss, config=LossConfig()), fit, config.seed)
+        training = Training(partial(model.loss, config=LossConfig(draws=draws)), fit, config.seed)
         rng = np.random.default_rng(config.seed)
         batch = {
             **{name: rng.normal(size=(config.batch, *preset.latent)).astype(np.float16) for name in seen},
@@ -111,20 +113,22 @@ def main(config: BenchmarkConfig) -> None:
     critic = Critic.load(folder_of(config.critic))
     label = measured(labelling(critic, config), 3)
     step = measured(updates(critic.config.model, config), config.repeats)
-    scanned, unrolled = (config.batch / seconds for seconds in step.values())
+    scanned, unrolled, drawn = (config.batch / seconds for seconds in step.values())
     rows = {
         "windows_per_second": config.episodes * 60 / label["labelling"],
         "vae_share": label["encoding"] / label["labelling"],
         "samples_per_second_scanned": scanned,
         "samples_per_second_unrolled": unrolled,
         "times_as_fast": unrolled / scanned,
+        "samples_per_second_8_draws": drawn,
+        "share_of_one_draws_speed": drawn / unrolled,
     }
     table = Table("what", "found", title=f"{config.critic} on this machine")
     for name, value in rows.items():
         table.add_row(name.replace("_", " "), f"{value:.3g}")
     Console().print(table)
-    origin = provenance() | {"critic": critic.fingerprint}
-    write_json(RESULT.with_name("wvm_speed.json"), {**rows, "provenance": origin})
+    origin = provenance() | {"critic": critic.fingerprint, "cores": cores()}
+    write_json(RESULT.with_name(f"wvm_speed-{result_name(critic, config.critic)}.json"), {**rows, "provenance": origin})
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ import pandas as pd
 
 from wvm_rl.errors import InputError
 from wvm_rl.files import atomic
+from wvm_rl.model.critic import SHIPPED, Critic, folder_of
 from wvm_rl.provenance import provenance
 from wvm_rl.runs import write_json
 from wvm_rl.scores import by_trajectory
@@ -83,6 +84,11 @@ def named(stem: str, config: Any, *settings: str) -> str:
     return "-".join(
         [stem, *(f"{name}-{'+'.join(value) if isinstance(value, list) else value}" for name, value in values.items())]
     )
+
+
+def result_name(critic: Critic, given: str) -> str:
+    """Name by which results of a critic are kept: a shipped one's own, else a part of its fingerprint."""
+    return given if folder_of(given).parent == SHIPPED else critic.fingerprint[:8]
 
 
 def _digest(settings: list[str]) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 
 from envs.render import RenderConfig, render
 from envs.tasks import TASKS
-from experiments.cells import named, publish, run_module
+from experiments.cells import named, publish, result_name, run_module
 from wvm_rl import cli
 from wvm_rl.bench import rows_of
 from wvm_rl.data.episodes import Dataset
@@ -88,9 +88,8 @@ def main(config: LearnedLapsesConfig) -> None:
         f"critic {source.fingerprint[:12]}."
     )
     commits = {json.loads((folder_of(config, task) / "versions.json").read_text())["commit"] for task in config.tasks}
-    shipped = "/" not in config.critic and not Path(config.critic).exists()
-    critic = config.critic if shipped else source.critic.fingerprint[:8]
-    name = named(f"learned_lapses-{critic}", config, "tasks", "episodes", "updates", "rollouts")
+    stem = f"learned_lapses-{result_name(source.critic, config.critic)}"
+    name = named(stem, config, "tasks", "episodes", "updates", "rollouts")
     publish(RESULTS / name, "Rollouts of policies that learned by themselves", text, found, commits)
     print(table)
 

@@ -60,6 +60,10 @@ def test_finished_cells_are_kept(tmp_path, commands, capsys):
     assert "| full | the recipe | 2 | 4.000 ± 2.828 |" in text and "- cells at: c0ffee" in text
     assert "| video_frozen | 2 | +0.020 [+0.020, +0.020] | - |" in text  # cells 4 and 8 after 2 and 6; no retries
     assert "video_frozen" in capsys.readouterr().out
+    shutil.copytree(tmp_path / "ablations", tmp_path / "elsewhere")
+    main(AblationsConfig(steps=8, beside="elsewhere", run=False))
+    text = (tmp_path / "ablations-steps-8.md").read_text()
+    assert "| beside `elsewhere`, 4 cells |" in text and "| retry voc | 0.000 | 0.000 |" in text
     main(AblationsConfig(variants=["full"], seeds=1, steps=8))  # what was finished stays in the tables
     assert "| video_frozen | 2 |" in (tmp_path / "ablations-steps-8.md").read_text()
     with pytest.raises(InputError, match="no finished cell"):
