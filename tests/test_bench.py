@@ -145,7 +145,7 @@ def test_the_command_leaves_a_run_folder(tmp_path, capsys, fresh):
 
 
 def test_sources_that_read_the_record_value_episodes_alone(fresh):
-    config = BenchConfig(models=["oracle", "noisy", "success"], tasks=["lift"])
+    config = BenchConfig(models=["oracle", "noisy", "success"], tasks=["lift"], fps=4)
     sources = bench.sources_of(config, Wvm(Brightness()), {})
     datasets = bench.clips(bench.plans(config, 64), "workspace", [])
     rows = bench.rows_of(sources, datasets, config.horizon_k)
@@ -155,7 +155,8 @@ def test_sources_that_read_the_record_value_episodes_alone(fresh):
 
 
 def test_videos_are_exported_with_what_was_asked_for(tmp_path, fresh):
-    bench.main(BenchConfig(models=["wvm"], tasks=["lift"], export=str(tmp_path / "videos")), tmp_path / "run")
+    config = BenchConfig(models=["wvm"], tasks=["lift"], fps=4, export=str(tmp_path / "videos"))
+    bench.main(config, tmp_path / "run")
     table = pd.read_csv(tmp_path / "videos" / "episodes.csv")
     assert list(table["clip"]) == ["bench"] * 4 + ["cycle", "frozen"] and not (tmp_path / "run").exists()
     assert all((tmp_path / "videos" / video).stat().st_size > 500 for video in table["video"])
