@@ -13,7 +13,7 @@ from envs.collect import CollectConfig, collect
 from envs.recipes import RECIPES
 from envs.tasks import TASKS
 
-LONG = ["test_pretrain", "test_train", "test_model_scale", "test_sharding", "test_experts", "test_model_critic"]
+LONG = ["test_pretrain", "test_train", "test_model_initial", "test_sharding", "test_experts", "test_model_critic"]
 QUICKLY = "--xla_cpu_use_fusion_emitters=false"  # compiles in two thirds of the time
 QUICK = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1", "JAX_PLATFORMS": "cpu"}  # as `compile_quickly`, in other processes
 COMPILED = pytest.StashKey[str]()

@@ -1,5 +1,7 @@
 """A toy world for the model's tests: a square that crosses the image, and presets that train in seconds."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from wvm_rl.data.windows import Film
@@ -72,9 +74,17 @@ def stages(**changes) -> StagesConfig:
 def random_critic() -> Critic:
     """A critic with random weights everywhere, so that every input matters."""
     config = CriticConfig(FORMAT, "tiny", "toy", ["push right"], preset(), LatentStatistics([0.0] * 4, [0.3] * 4))
-    rng = np.random.default_rng(0)
     shapes = {f"vae.{name}": shape for name, shape in Codec(config.model).graph.shapes.items()}
     shapes |= {f"wvm.{name}": shape for name, shape in WorldValueModel(config.model).graph.shapes.items()}
-    return Critic(
-        config, {name: rng.normal(size=shape, scale=0.15).astype(np.float32) for name, shape in shapes.items()}
-    )
+    return Critic(config, random(shapes, scale=0.15))
+
+
+def of(**changes) -> TinyConfig:
+    """The toy preset with other settings of its transformer."""
+    return replace(preset(), transformer=replace(preset().transformer, **changes))
+
+
+def random(shapes: dict[str, tuple[int, ...]], seed: int = 0, scale: float = 0.2) -> dict[str, np.ndarray]:
+    """Weights of these shapes, everywhere, so that every input matters."""
+    rng = np.random.default_rng(seed)
+    return {name: rng.normal(size=shape, scale=scale).astype(np.float32) for name, shape in shapes.items()}

@@ -116,7 +116,8 @@ def test_wandb_mirrors_offline(tmp_path, monkeypatch):
         again = Run.open(run.folder, SETTINGS, WandbConfig(mode="offline"), {})
         assert again._mirror.id == run._mirror.id  # an interrupted run goes on there, too
         again.finish(SUMMARY)
-        assert all(written.stat().st_size > 0 for written in run.folder.rglob("run-*.wandb"))
+        written = list(run.folder.rglob("run-*.wandb"))
+        assert written and all(file.stat().st_size > 0 for file in written)
 
 
 def test_unknown_wandb_modes_are_refused():
