@@ -4,12 +4,13 @@
     python -m experiments.ablations variants=[full,p0] seeds=1
 
 A cell trains one variant with one seed and scores it (`experiments.cells`); VAE and windows are shared where a variant
-leaves them alone. Finished cells are kept and committed, interrupted ones go on. Means and spreads over seeds, and
+leaves them alone. Finished cells are kept and committed, interrupted ones go on. Means and spreads over trainings, and
 differences from the recipe in pairs of trajectories, of all finished cells, go to `experiments/results/ablations.md`,
 all numbers to `ablations.json` beside it; other budgets have files of their own.
 
-A VAE that is trained again on another machine comes out otherwise, and scores with it (`experiments/README.md`):
-compare cells of one machine only, and keep those of another apart with `cells=<name>`.
+Another machine rounds otherwise, and training drives it apart: the same command gives another VAE and other weights
+there (`experiments/README.md`). So the cells of every machine lie in a folder of their own, `machine=<name>`; each
+counts as a training, beside the recipe of its own machine and seed.
 """
 
 from dataclasses import dataclass, field, replace
@@ -63,9 +64,8 @@ class AblationsConfig:
     steps: int = 1200  # updates of the model
     batch: int = 32  # windows an update
     episodes: int = 36  # a task, on which a cell is scored
-    cells: str = "ablations"  # folder of the records and name of the tables: cells of one machine, as VAEs differ
-    beside: str | None = None  # folder of another machine's records: how far the same cells lie apart
-    run: bool = True  # false: only the table, from the cells that are finished
+    machine: str = "here"  # folder of this machine's cells, none of which is taken from another's
+    run: bool = True  # false: only the table, from the finished cells of all machines
 
     def __post_init__(self) -> None:
         if unknown := [name for name in self.variants if name not in VARIANTS]:
@@ -89,7 +89,8 @@ def settings(config: AblationsConfig, variant: str, seed: int) -> tuple[list[str
     ]
 
 
-Found = dict[str, dict[int, Cell]]  # variant -> seed -> cell
+Training = tuple[str, int]  # machine and seed
+Found = dict[str, dict[Training, Cell]]  # variant -> its trainings
 
 
 def main(config: AblationsConfig) -> None:
@@ -97,22 +98,25 @@ def main(config: AblationsConfig) -> None:
     keys = [(variant, seed) for seed in range(config.seeds) for variant in config.variants] if config.run else []
     for number, (variant, seed) in enumerate(keys):
         print(f"### {number + 1} of {len(keys)}: {variant}, seed {seed}", flush=True)
-        _cells(config)(f"{variant}-{seed}", *settings(config, variant, seed))
+        _cells(config.machine)(f"{variant}-{seed}", *settings(config, variant, seed))
         report(config)
     print(report(config))
 
 
-def _cells(config: AblationsConfig) -> Cells:
-    return replace(CELLS, name=config.cells)
+def _cells(machine: str) -> Cells:
+    return replace(CELLS, name=f"{CELLS.name}/{machine}")
 
 
 def finished(config: AblationsConfig) -> Found:
-    """All finished cells of this budget, also those that are not asked for."""
+    """All finished cells of this budget on all machines, also those that are not asked for."""
     found: Found = {}
+    machines = sorted(folder.name for folder in (CELLS.results / CELLS.name).glob("*/"))
     for variant in VARIANTS:
-        for seed in range(max(config.seeds, AblationsConfig().seeds)):
-            if cell := _cells(config)(f"{variant}-{seed}", *settings(config, variant, seed), run=False):
-                found.setdefault(variant, {})[seed] = cell
+        for machine in machines:
+            for seed in range(max(config.seeds, AblationsConfig().seeds)):
+                cell = _cells(machine)(f"{variant}-{seed}", *settings(config, variant, seed), run=False)
+                if cell:
+                    found.setdefault(variant, {})[machine, seed] = cell
     return found
 
 
@@ -120,51 +124,40 @@ def report(config: AblationsConfig) -> str:
     """Writes tables and numbers of all that is finished, asked for or not; returns the tables."""
     found = finished(config)
     if not found:
-        raise InputError(f"no finished cell of this budget in {CELLS.results / config.cells}: run some with run=true")
+        raise InputError(f"no finished cell of this budget in {CELLS.results / CELLS.name}: run some with run=true")
     budget = (
         f"tasks {', '.join(config.tasks)}; {config.vae_steps} updates of the VAE, {config.pool} windows, "
         f"{config.steps} updates of {config.batch} windows of the model; scored on {config.episodes} episodes a task"
     )
     found_tables = tables(found)
-    if config.beside:
-        found_tables += f"\n\n{apart(found, finished(replace(config, cells=config.beside)), config.beside)}"
-    text = f"{found_tables}\n\nMean and, over seeds of the model's training, standard deviation; {budget}."
+    machines = ", ".join(sorted({machine for cells in found.values() for machine, _ in cells}))
+    text = f"{found_tables}\n\nMachines: {machines}; {budget}."
     commits = {cell["commit"] for cells in found.values() for cell in cells.values()}
-    name = named(config.cells, config, "tasks", "vae_steps", "pool", "steps", "batch", "episodes")
-    publish(CELLS.results / name, "Ablations", text, {"budget": budget, "variants": found}, commits)
+    name = named(CELLS.name, config, "tasks", "vae_steps", "pool", "steps", "batch", "episodes")
+    variants = {
+        variant: {f"{machine}-{seed}": cell for (machine, seed), cell in cells.items()}
+        for variant, cells in found.items()
+    }
+    publish(CELLS.results / name, "Ablations", text, {"budget": budget, "variants": variants}, commits)
     return found_tables
 
 
-def apart(found: Found, others: Found, name: str) -> str:
-    """Markdown: for every score how far equal cells of two machines lie apart, over cells."""
-    shared = [(variant, seed) for variant in found for seed in found[variant] if seed in others.get(variant, {})]
-    if len(shared) < 2:
-        raise InputError(f"beside={name}: it shares {len(shared)} finished cells with this budget, two are needed")
-    lines = [f"| beside `{name}`, {len(shared)} cells | median gap | largest gap |", "|---|---|---|"]
-    for score in SCORES:
-        ours, theirs = np.array([[cells[v][s][score] for v, s in shared] for cells in (found, others)])
-        gaps = np.abs(np.subtract(ours, theirs))
-        lines.append(f"| {score.replace('_', ' ')} | {np.median(gaps):.3f} | {gaps.max():.3f} |")
-    return "\n".join(lines)
-
-
 def tables(found: Found) -> str:
-    """Markdown: a line a variant, mean over its seeds and their standard deviation; then what differs from FULL."""
-    found = {variant: found[variant] for variant in VARIANTS if variant in found}
-    lines = header("variant", "what", "seeds")
+    """Markdown: a line a variant, mean over its trainings and their spread; then what differs from FULL."""
+    lines = header("variant", "what", "trainings")
     for variant, cells in found.items():
         columns = [np.array([cell[score] for cell in cells.values()]) for score in SCORES]
         spreads = [f" ± {column.std(ddof=1):.3f}" if len(column) > 1 else "" for column in columns]
         scores = [f"{column.mean():.3f}{spread}" for column, spread in zip(columns, spreads)]
         lines.append(f"| {variant} | {VARIANTS[variant][0]} | {len(cells)} | {' | '.join(scores)} |")
-    gaps = header_of_differences(f"minus {FULL}", "seeds")
+    lines += ["", "Means of the trainings ± their standard deviation."]
+    gaps = header_of_differences(f"minus {FULL}", "trainings")
     for variant, cells in found.items():
-        if seeds := [seed for seed in cells if variant != FULL and seed in found.get(FULL, {})]:
-            shown = differences((cells[seed], found[FULL][seed]) for seed in seeds)
-            gaps.append(f"| {variant} | {len(seeds)} | {' | '.join(shown)} |")
+        if pairs := [(cells[each], found[FULL][each]) for each in cells if variant != FULL and each in found[FULL]]:
+            gaps.append(f"| {variant} | {len(pairs)} | {' | '.join(differences(pairs))} |")
     about = (
-        "Differences of the same seeds on the same episodes, and 95 % intervals over trajectories: whether training "
-        "with other seeds would differ as much is what the standard deviations above say."
+        "Differences of trainings of the same machine and seed on the same episodes: mean, its 95 % interval over "
+        "trajectories, which says nothing of other trainings, and ± the standard deviation of the trainings."
     )
     return "\n".join(lines if len(gaps) == 2 else [*lines, "", about, "", *gaps])
 

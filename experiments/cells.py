@@ -4,7 +4,7 @@ import hashlib
 import json
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -104,20 +104,23 @@ def _head(columns: list[str]) -> list[str]:
     return [f"| {' | '.join(name.replace('_', ' ') for name in columns)} |", "|" + "---|" * len(columns)]
 
 
-def differences(pairs: Iterable[tuple[Cell, Cell]]) -> list[str]:
+def differences(pairs: Sequence[tuple[Cell, Cell]]) -> list[str]:
     """Columns of a Markdown line: the first's minus the second's scores of PAIRED, each with its 95 % interval.
 
     Args:
         pairs: cells scored on the same episodes, over which differences are averaged; the interval resamples
-            trajectories within tasks, and says nothing of other seeds of the training.
+            trajectories within tasks, and says nothing of other trainings. That is what the standard deviation over
+            pairs tells, given where there are several.
     """
-    columns, both = [], list(pairs)
+    columns = []
     for score in PAIRED:
-        first, second = ([each[which]["trajectories"][score] for each in both] for which in (0, 1))
-        gaps = [np.mean([np.subtract(a[task], b[task]) for a, b in zip(first, second)], 0) for task in first[0]]
-        mean, low, high = stratified_mean(gaps)
+        both = [[cell["trajectories"][score] for cell in pair] for pair in pairs]
+        gaps = [np.array([np.subtract(first[task], second[task]) for first, second in both]) for task in both[0][0]]
+        mean, low, high = stratified_mean([gap.mean(0) for gap in gaps])  # per task [pair, trajectory]
         ends = f" [{low:+.3f}, {high:+.3f}]" if np.isfinite(low) else ""
-        columns.append(f"{mean:+.3f}{ends}" if np.isfinite(mean) else "-")
+        several = len(pairs) > 1 and np.isfinite(mean)
+        spread = f" ± {np.mean([gap.mean(1) for gap in gaps if gap.size], 0).std(ddof=1):.3f}" if several else ""
+        columns.append(f"{mean:+.3f}{ends}{spread}" if np.isfinite(mean) else "-")
     return columns
 
 

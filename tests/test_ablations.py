@@ -58,17 +58,22 @@ def test_finished_cells_are_kept(tmp_path, commands, capsys):
     assert [seed["retry_voc"] for seed in found["variants"]["full"].values()] == [2, 6]
     text = (tmp_path / "ablations-steps-8.md").read_text()
     assert "| full | the recipe | 2 | 4.000 ± 2.828 |" in text and "- cells at: c0ffee" in text
-    assert "| video_frozen | 2 | +0.020 [+0.020, +0.020] | - |" in text  # cells 4 and 8 after 2 and 6; no retries
+    # Cells 4 and 8 after 2 and 6; no retries.
+    assert "| video_frozen | 2 | +0.020 [+0.020, +0.020] ± 0.000 | - |" in text
     assert "video_frozen" in capsys.readouterr().out
-    shutil.copytree(tmp_path / "ablations", tmp_path / "elsewhere")
-    main(AblationsConfig(steps=8, beside="elsewhere", run=False))
+    main(AblationsConfig(variants=["video_frozen"], seeds=1, steps=8, machine="there"))  # it has no recipe of its own
     text = (tmp_path / "ablations-steps-8.md").read_text()
-    assert "| beside `elsewhere`, 4 cells |" in text and "| retry voc | 0.000 | 0.000 |" in text
+    assert "| video_frozen | half" in text and "| 3 | 7.333 ± 3.055 |" in text and "Machines: here, there;" in text
+    assert "| video_frozen | 2 | +0.020" in text
+    main(AblationsConfig(variants=["full"], seeds=1, steps=8, machine="there"))
+    text = (tmp_path / "ablations-steps-8.md").read_text()
+    assert "| video_frozen | 3 | +0.007 [+0.007, +0.007] ± 0.023 |" in text
+    assert len(commands) == 12
     main(AblationsConfig(variants=["full"], seeds=1, steps=8))  # what was finished stays in the tables
-    assert "| video_frozen | 2 |" in (tmp_path / "ablations-steps-8.md").read_text()
+    assert "| video_frozen | 3 |" in (tmp_path / "ablations-steps-8.md").read_text()
     with pytest.raises(InputError, match="no finished cell"):
         main(AblationsConfig(variants=["full"], seeds=1, steps=12, run=False))
-    assert len(commands) == 8
+    assert len(commands) == 12
 
 
 def test_wrong_settings_are_refused():
