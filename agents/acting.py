@@ -50,9 +50,11 @@ def actor(
     if rows < 1:
         raise InputError(f"rows={rows} of the actor must be at least 1")
     trained = params["cond"].shape[0] if "cond" in params else 0
-    if asked.cond is not None and np.shape(asked.cond) != (trained,):
-        shape = np.shape(asked.cond)
+    shape = (0,) if asked.cond is None else np.shape(asked.cond)
+    if shape != (trained,):
         raise InputError(f"condition of shape {shape} does not fit a policy trained with {trained} of them")
+    if asked.guidance != 1.0 and not trained:
+        raise InputError(f"guidance={asked.guidance:g} of a policy without condition: there is none to guide to")
     statistics = jax.tree.map(jnp.asarray, statistics)
     size = len(statistics.obs_mean)
     cond = None if asked.cond is None else jnp.asarray(asked.cond, jnp.float32)

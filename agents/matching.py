@@ -21,6 +21,19 @@ SCANNED = 61  # settings of a knob, spread evenly over six decades
 TOLERANCE = 0.02  # of the effective sample size: thresholds move in steps of a sample, ties in larger ones
 
 
+def knob(config: AgentConfig, ess: float) -> tuple[str, float, float]:
+    """The setting to solve for, and its extremes.
+
+    Raises:
+        InputError: no share of the samples, or a method without such a setting.
+    """
+    if not 0 < ess <= 1:
+        raise InputError(f"match_ess={ess} must be above 0 and at most 1: a share of the samples")
+    if config.knob is None:
+        raise InputError(f"match_ess: {type(config).__name__} has no knob that changes how many samples count")
+    return config.knob
+
+
 def matched(
     config: AgentConfig,
     ess: float,
@@ -31,20 +44,16 @@ def matched(
     """The method with its knob set so that its effective sample size is the share `ess` of the samples.
 
     Raises:
-        InputError: the method weighs nothing, has no knob, or cannot reach that size on these advantages.
+        InputError: as in `knob`, or the method cannot reach that size on these advantages.
     """
-    if not 0 < ess <= 1:
-        raise InputError(f"match_ess={ess} must be above 0 and at most 1: a share of the samples")
-    if config.knob is None:
-        raise InputError(f"match_ess: {type(config).__name__} has no knob that changes how many samples count")
-    name, low, high = config.knob
+    name, low, high = knob(config, ess)
 
-    def excess(knob: float) -> float:
-        weight = replace(config, **{name: knob}).columns(advantage, values, episodes).weight
+    def excess(setting: float) -> float:
+        weight = replace(config, **{name: setting}).columns(advantage, values, episodes).weight
         return effective_fraction(weight) - ess
 
-    knobs = low + (high - low) * np.array([0.0, *np.geomspace(1e-6, 1.0, SCANNED)])
-    apart = np.array([excess(knob) for knob in knobs])
+    settings = low + (high - low) * np.array([0.0, *np.geomspace(1e-6, 1.0, SCANNED)])
+    apart = np.array([excess(setting) for setting in settings])
     crossed = np.flatnonzero(apart[:-1] * apart[1:] < 0)
     if not len(crossed):
         nearest = int(np.argmin(np.abs(apart)))
@@ -54,8 +63,8 @@ def matched(
                 f"match_ess={ess:g} is out of reach: agent.{name} gives {sizes[0]:.2f} to {sizes[1]:.2f} on these "
                 "values; choose a size between, or other settings of the agent"
             )
-        return replace(config, **{name: float(knobs[nearest])})
-    ends = knobs[crossed[0]], knobs[crossed[0] + 1]  # not every knob's size is monotone: the first way there
+        return replace(config, **{name: float(settings[nearest])})
+    ends = settings[crossed[0]], settings[crossed[0] + 1]  # not every knob's size is monotone: the first way there
     found = replace(config, **{name: float(brentq(excess, *ends, xtol=1e-6 * ends[1]))})
     reached = effective_fraction(found.columns(advantage, values, episodes).weight)
     if abs(reached - ess) > TOLERANCE:

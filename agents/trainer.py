@@ -103,8 +103,10 @@ def train(
     if len(columns) != len(seeds):
         raise InputError(f"columns of {len(columns)} seeds do not fit {len(seeds)} seeds: give one a seed")
     fitted = [fitting(each, len(data.end)) for each in columns]
-    if len({each.cond is None for each in fitted}) > 1:
-        raise InputError("conditioned and unconditioned policies are different programs: train them apart")
+    if len({None if each.cond is None else each.cond.shape[1] for each in fitted}) > 1:
+        raise InputError("policies with conditions of other sizes, or none, are different programs: train them apart")
+    if data.step is not None and not all(each.weight[np.asarray(data.step)].any() for each in fitted):
+        raise InputError("the method keeps no sample that has a picture: choose another threshold, or a higher obs.fps")
     weight, cond, hidden = jax.tree.map(lambda *each: jnp.asarray(np.stack(each), jnp.float32), *fitted)
     spec = data.spec._replace(cond=0 if cond is None else cond.shape[2])
     trainer = _trainer(Constant(policy), Constant(config), spec)

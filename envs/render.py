@@ -74,7 +74,8 @@ def in_look(dataset: Dataset, camera: str, look: str, workers: int | None = None
 
 def shown(dataset: Dataset, cameras: Sequence[str], fps: int, size: int, workers: int | None = None) -> Path:
     """The dataset whose frames are those of other cameras, rate and size; made once, beside its source."""
-    path = dataset.path.with_name(f"{dataset.path.stem}-{'+'.join(cameras)}-{fps}fps-{size}.hdf5")
+    name = f"{dataset.path.stem}-{dataset.fingerprint[:8]}-{'+'.join(cameras)}-{fps}fps-{size}.hdf5"
+    path = dataset.path.with_name(name)
 
     def make() -> None:
         config, sizes = RenderConfig(str(dataset.path), list(cameras), fps, size, workers), dict.fromkeys(cameras, size)

@@ -16,7 +16,7 @@ from wvm_rl.errors import InputError
 from wvm_rl.files import atomic
 from wvm_rl.model.critic import SHIPPED, Critic, folder_of
 from wvm_rl.provenance import provenance
-from wvm_rl.runs import write_json
+from wvm_rl.runs import finished_at, write_json
 from wvm_rl.scores import by_trajectory
 from wvm_rl.stats import stratified_mean
 
@@ -68,8 +68,8 @@ class Cells:
         if not (folder / "bench.json").exists():
             run_module("wvm_rl.bench", "models=[wvm]", *scoring, f"critic={critic}", f"hydra.run.dir={folder}")
         content = json.loads((folder / "bench.json").read_text())
-        commit = json.loads((folder / "versions.json").read_text())["commit"]
-        scores = {score: content[score] for score in SCORES} | {"critic": content["critic"], "commit": commit}
+        scores = {score: content[score] for score in SCORES}
+        scores |= {"critic": content["critic"], "commit": finished_at(folder)}
         rows = pd.read_parquet(folder / "trajectories.parquet").to_dict("records")
         scores["trajectories"] = {score: by_trajectory(rows, score) for score in PAIRED}
         write_json(record, scores | {"training": [*training, *PAPERS_READING], "scoring": scoring})

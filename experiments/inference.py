@@ -4,12 +4,12 @@ PAPER.md section 3 reads a chunk with one Euler step from the mode of the noise,
 predictions as prefix (0 at first), and averages the predictions of overlapping chunks. Each variant changes some of
 these, whatever reading the critic asks for, and is scored on the benchmark's episodes, all from the same latents.
 `both` is `wvm_rl.model.reading.mixed`. Writes
-`experiments/results/inference-<critic>-seed<seed>.md`.
+`experiments/results/inference-<critic>-seed<seed>.md`; other variants, tasks or numbers of episodes have files of their
+own.
 """
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from envs.collect import collect
 from envs.tasks import TASKS
+from experiments.cells import RESULTS, named, result_name
 from wvm_rl import cli
 from wvm_rl.bench import BenchConfig, plans
 from wvm_rl.data.episodes import Dataset
@@ -36,7 +37,6 @@ from wvm_rl.scores import pooled, trajectories
 from wvm_rl.values.base import Values
 from wvm_rl.values.wvm import DEFAULT, WvmConfig
 
-RESULTS = Path(__file__).parent / "results"
 SHOWN = ("hesitation_rmse", "retry_voc", "expert_voc", "failure_auroc", "lapse_auroc", "calibration_error")
 PAD = 32  # windows by which lengths differ, lest each compile anew
 
@@ -128,13 +128,14 @@ def joined(chunks: np.ndarray, newest: bool) -> np.ndarray:
 
 def main(config: InferenceConfig) -> None:
     """Collects what is missing, encodes it once, scores every variant."""
-    critic = WvmConfig(critic=config.critic).source().critic
+    source = WvmConfig(critic=config.critic).source()
+    critic = source.critic
     bench = BenchConfig(models=["wvm"], tasks=config.tasks, episodes=config.episodes, seed=config.seed)
     datasets = {task: Dataset(collect(plan)) for task, plan in plans(bench, critic.size).items()}
 
     def films(dataset: Dataset) -> Iterator[tuple[np.ndarray, str]]:
         for episode in tqdm(dataset, desc="encoding", unit="ep"):
-            yield dataset.frames(episode.index, critic.camera, critic.fps)[0], episode.instruction
+            yield dataset.frames(episode.index, critic.camera, critic.fps)[0], source.told(episode.instruction)
 
     latents = {task: list(critic.programs.encoded(films(dataset))) for task, dataset in datasets.items()}
     lines = [f"| variant | what | {' | '.join(name.replace('_', ' ') for name in SHOWN)} |", "|---" * 8 + "|"]
@@ -155,7 +156,8 @@ def main(config: InferenceConfig) -> None:
         lines.append(f"| {name} | {variant.what} | {' | '.join(cells)} |")
         print(lines[-1], flush=True)
     origin = provenance() | {"critic": critic.fingerprint, "episodes": f"{config.episodes} a task, seed {config.seed}"}
-    with atomic(RESULTS / f"inference-{Path(config.critic).name}-seed{config.seed}.md") as partial:
+    stem = f"inference-{result_name(critic, config.critic)}-seed{config.seed}"
+    with atomic(RESULTS / f"{named(stem, config, 'variants', 'tasks', 'episodes')}.md") as partial:
         text = [f"- {name}: {value}" for name, value in origin.items()]
         partial.write_text("\n".join(["# Ways of reading the critic", "", *lines, "", *text, ""]))
 

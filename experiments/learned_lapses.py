@@ -6,7 +6,6 @@ lapses (`wvm_rl.train`) gives a policy that often fails. Finished runs are kept.
 `experiments/results/learned_lapses-<critic>.md` and, beside it, the numbers.
 """
 
-import json
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +18,7 @@ from wvm_rl import cli
 from wvm_rl.bench import rows_of
 from wvm_rl.data.episodes import Dataset
 from wvm_rl.errors import InputError
+from wvm_rl.runs import finished_at
 from wvm_rl.scores import pooled
 from wvm_rl.values.clock import Blind
 from wvm_rl.values.wvm import DEFAULT, Wvm, WvmConfig
@@ -87,7 +87,7 @@ def main(config: LearnedLapsesConfig) -> None:
         f"{table}\n\nBehaviour cloning from {config.episodes} episodes, {config.updates} updates; "
         f"critic {source.fingerprint[:12]}."
     )
-    commits = {json.loads((folder_of(config, task) / "versions.json").read_text())["commit"] for task in config.tasks}
+    commits = {finished_at(folder_of(config, task)) for task in config.tasks}
     stem = f"learned_lapses-{result_name(source.critic, config.critic)}"
     name = named(stem, config, "tasks", "episodes", "updates", "rollouts")
     publish(RESULTS / name, "Rollouts of policies that learned by themselves", text, found, commits)

@@ -17,7 +17,7 @@ import numpy as np
 from experiments.tables import BASE, BRACKET, Study, paired
 from wvm_rl import cli
 from wvm_rl.errors import InputError
-from wvm_rl.figures import COLUMN, OTHERS, PREDICTED, SHADES, TRUE
+from wvm_rl.figures import COLUMN, OTHERS, PREDICTED, SAMPLES, TRUE
 from wvm_rl.files import atomic
 from wvm_rl.stats import crossed_mean, iqm, iqm_difference, recovered, success_interval
 
@@ -145,17 +145,16 @@ def weights(cells: list[dict[str, Any]], folder: Path) -> None:
     """What each method favours: histograms of weight or condition by kind of sample, of the first task."""
     own = [cell for cell in cells if cell["value"] == "wvm" and _plain(cell)]
     own = [cell for cell in own if cell["env"] == own[0]["env"]]
-    shades = {"progress": PREDICTED, "edge": "0.6", **SHADES}
     with drawn(folder, "weights", 2.1 * COLUMN, 1.6, ncols=max(1, len(own)), squeeze=False) as axes:
         for axis, cell in zip(axes[0], own):
             for kind, row in cell["favour"]["kinds"].items():
                 counts = np.array(row["histogram"])
-                axis.stairs(counts / counts.sum(), cell["favour"]["edges"], color=shades[kind], lw=1)
+                axis.stairs(counts / counts.sum(), cell["favour"]["edges"], color=SAMPLES[kind], lw=1)
             axis.set(ylim=(0, 1.02))
             axis.set_title(cell["agent"], fontsize=6)  # the longest stand side by side
         axes[0, 0].set(xlabel="weight, or condition", ylabel="share of a kind")
-        handles = [plt.Line2D([], [], color=shade) for shade in shades.values()]
-        axes[0, -1].figure.legend(handles, list(shades), loc="outside upper center", ncols=len(shades), fontsize=6)
+        handles = [plt.Line2D([], [], color=shade) for shade in SAMPLES.values()]
+        axes[0, -1].figure.legend(handles, list(SAMPLES), loc="outside upper center", ncols=len(SAMPLES), fontsize=6)
 
 
 def gain(study: Study, cells: list[dict[str, Any]], folder: Path) -> None:

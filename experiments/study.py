@@ -12,7 +12,6 @@ row of `experiments/results/study.parquet`; at the end `experiments.tables` and 
 figures of it. Other numbers of `seeds` or `rollouts` are another study, with rows of its own.
 """
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cache
@@ -32,7 +31,7 @@ from wvm_rl.config import GROUPS
 from wvm_rl.errors import InputError
 from wvm_rl.files import atomic
 from wvm_rl.provenance import provenance
-from wvm_rl.runs import read_summary, write_json
+from wvm_rl.runs import finished_at, read_summary, write_json
 from wvm_rl.values.base import ValueConfig
 
 RESULTS = Path(__file__).parent / "results"
@@ -136,7 +135,6 @@ def rows(folder: Path) -> pd.DataFrame | None:
     if summary is None:
         return None
     settings: dict[str, Any] = yaml.safe_load((folder / "config.yaml").read_text())
-    versions = json.loads((folder / "versions.json").read_text())
     return pd.read_parquet(folder / "episodes.parquet").assign(
         env=summary["env"],
         recipe=summary["recipe"],
@@ -149,7 +147,7 @@ def rows(folder: Path) -> pd.DataFrame | None:
         horizon_k=settings["value"]["horizon_k"],
         initial_state=lambda table: table["bank"],
         ess_fraction=summary["ess_fraction"],
-        commit=versions.get("continued", [versions])[-1]["commit"],  # where it was finished, and so rolled out
+        commit=finished_at(folder),
     )
 
 

@@ -40,7 +40,7 @@ class SweepConfig:
     cells: list[str] = field(default_factory=lambda: ["agent=bc value=clock", "agent=awr"])  # overrides of wvm_rl.train
     common: str = "data=suboptimal seeds=8 evaluation.rollouts=20"  # overrides of every cell
     folder: str = "runs/sweep"
-    together: int = 64  # policies of one program, at most
+    together: int = 64  # policies of one program, at most; a cell of more seeds is a program of its own
     run: bool = True  # false: only the plan
 
     def __post_init__(self) -> None:

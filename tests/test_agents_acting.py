@@ -102,6 +102,12 @@ def test_misfits_are_named(obs, message):
 
 
 def test_a_condition_is_demanded_and_refused():
+    with pytest.raises(InputError, match="condition of shape \\(0,\\) does not fit a policy trained with 1"):
+        params = POLICIES[0].init(jax.random.key(0), Spec(9, 3, 1))
+        actor(POLICIES[0], params, STATISTICS, 1)
+    with pytest.raises(InputError, match="none to guide to"):
+        params = POLICIES[0].init(jax.random.key(0), Spec(9, 3))
+        actor(POLICIES[0], params, STATISTICS, 1, Asked(guidance=2.0))
     with pytest.raises(InputError, match="condition"):
         params = POLICIES[0].init(jax.random.key(0), Spec(9, 3, 1))
         actor(POLICIES[0], params, STATISTICS, 1, Asked(np.ones(2, np.float32)))

@@ -16,6 +16,7 @@ from wvm_rl.data import sidecar
 from wvm_rl.data.episodes import Dataset
 from wvm_rl.errors import InputError
 from wvm_rl.label import at_steps, label
+from wvm_rl.values import VALUES
 from wvm_rl.values.base import Values
 from wvm_rl.values.clock import Blind
 
@@ -101,6 +102,14 @@ def test_an_interrupted_labelling_goes_on(data):
         np.testing.assert_array_equal(ours, uninterrupted)
     assert place(data).read_bytes() == interrupted
     assert sorted(path.name for path in data.path.parent.glob("*.parts")) == ["d.parts"]  # the episodes' own
+
+
+def test_a_refused_labelling_leaves_nothing(tmp_path):
+    data = dataset(tmp_path / "d.hdf5", [episode(0, 20, interval=0)], {"env_kwargs": {"control_freq": 20}})
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(InputError, match="expert_steps"):
+        label(data, VALUES["oracle"]().source(), progress=False)
+    assert [path for path in sorted(tmp_path.iterdir()) if not path.name.startswith(".")] == before
 
 
 def test_parts_of_another_critic_are_not_mixed_in(data):

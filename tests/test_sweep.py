@@ -6,6 +6,7 @@ import pytest
 from experiments import sweep
 from experiments.sweep import Cell, SweepConfig, show
 from tests.test_train import job
+from wvm_rl.config import EvaluationConfig
 from wvm_rl.errors import InputError
 from wvm_rl.runs import read_summary
 from wvm_rl.train import Job, main, pipeline
@@ -23,13 +24,17 @@ def test_cells_that_share_a_program(tmp_path):
 
 
 def test_cells_of_a_program_end_as_if_alone(tmp_path, capsys):
-    configs = {name: job(tmp_path, agent=name, seeds=seeds) for name, seeds in (("bc", 1), ("awr", 2))}
+    keeping = EvaluationConfig(rollouts=2, workers=1, keep=2)
+    configs = {name: job(tmp_path, name, seeds=seeds, evaluation=keeping) for name, seeds in (("bc", 1), ("awr", 2))}
     jobs = [Job(config, tmp_path / "many" / name) for name, config in configs.items()]
     pipeline(jobs, tmp_path / "checkpoints")
+    acted = {}
     for name, config in configs.items():
         main(config, tmp_path / "alone" / name)
         one, other = (tmp_path / place / name for place in ("many", "alone"))
         pd.testing.assert_frame_equal(*(pd.read_parquet(folder / "episodes.parquet") for folder in (one, other)))
+        acted[name] = (one / "rollouts.hdf5").read_bytes()  # rows are all alike: nobody lifts anything so early
+        assert acted[name] == (other / "rollouts.hdf5").read_bytes()
         summaries = [read_summary(folder) for folder in (one, other)]
         for summary in summaries:
             assert set(summary.pop("wall_seconds")) == {"episodes", "values", "policy", "rollouts"}
@@ -39,6 +44,7 @@ def test_cells_of_a_program_end_as_if_alone(tmp_path, capsys):
             for folder in (one, other)
         ]
         pd.testing.assert_frame_equal(*lines)
+    assert acted["bc"] != acted["awr"]
     origin = tmp_path / "many" / "bc" / "versions.json"
     origin.write_text(origin.read_text().replace(jobs[0].source.fingerprint, "of another critic"))
     with pytest.raises(InputError, match="input values=of another critic"):

@@ -41,16 +41,16 @@ def job(
 ) -> TrainConfig:
     """Four lift episodes, 20 updates, two short rollouts."""
     chosen = {
+        "env": TASKS["lift"](expert_steps=20),
+        "data": GROUPS["data"]["mixed"](episodes=4, fps=fps, root=str(root), workers=1),
         "value": VALUES["oracle"](),
         "evaluation": EvaluationConfig(rollouts=2, workers=1),
         "trainer": TrainerConfig(updates=20, batch=32, interval=10, warmup=2),
     }
     return TrainConfig(
-        env=TASKS["lift"](expert_steps=20),
         agent=AGENTS[agent](),
         policy=POLICIES[policy](width=32, layers=1),
         obs=OBSERVATIONS[obs](size=16, fps=4),
-        data=GROUPS["data"]["mixed"](episodes=4, fps=fps, root=str(root), workers=1),
         **(chosen | settings),
     )
 
@@ -94,17 +94,21 @@ def test_run_folder_holds_everything(root, tmp_path, capsys, monkeypatch):
 
 def test_a_job_cut_short_ends_as_if_it_had_not_been(root, tmp_path, monkeypatch):
     whole, cut = tmp_path / "whole", tmp_path / "cut"
-    trainer = TrainerConfig(updates=20, interval=10, warmup=2, save_every=10)
-    main(job(root, trainer=trainer), whole)
+    settings = {
+        "trainer": TrainerConfig(updates=20, interval=10, warmup=2, save_every=10),
+        "evaluation": EvaluationConfig(rollouts=2, workers=1, keep=2),
+    }
+    main(job(root, **settings), whole)
 
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr("wvm_rl.train.evaluate", interrupted)
-        main(job(root, trainer=trainer), cut)
+        main(job(root, **settings), cut)
     assert not (cut / "summary.json").exists()
-    main(job(root, trainer=trainer), cut)
+    main(job(root, **settings), cut)
+    assert (cut / "rollouts.hdf5").read_bytes() == (whole / "rollouts.hdf5").read_bytes()
     results = [pd.read_parquet(folder / "episodes.parquet") for folder in (whole, cut)]
     pd.testing.assert_frame_equal(*results)
     losses = [[json.loads(line)["loss"] for line in (folder / "metrics.jsonl").open()] for folder in (whole, cut)]

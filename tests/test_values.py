@@ -95,6 +95,8 @@ def test_progress_of_others_is_read_as_lerobot_writes_it(tmp_path):
     np.testing.assert_array_equal(first.step, [0, 40])  # twenty control steps a second, no value at the second frame
     np.testing.assert_allclose([*first.value, *second.value], [0, 0.4, 1])
     assert label(data, FileConfig(path=str(path), fps=1.0).source(), progress=False)[0][20] == pytest.approx(0.2)
+    fast = FileConfig(path=str(path), fps=30.0).source()  # between control steps
+    np.testing.assert_allclose(next(fast.values(data)).step, [0, 4 / 3])
     for settings, message in (
         ({"fps": 0.5}, "must differ and lie within its 41 control steps"),
         ({"column": "progress_dense"}, "lacks column progress_dense"),

@@ -18,7 +18,7 @@ def advantage(values: Sequence[np.ndarray], horizon_k: int) -> np.ndarray:
     Returns:
         [N] f32 over all control steps, in episode order.
     """
-    return np.concatenate([value[_tail(len(value), horizon_k)] - value for value in values]).astype(np.float32)
+    return np.concatenate([value[tail(len(value), horizon_k)] - value for value in values]).astype(np.float32)
 
 
 def uncertainty(deviations: Sequence[np.ndarray], horizon_k: int) -> np.ndarray:
@@ -36,9 +36,7 @@ def uncertainty(deviations: Sequence[np.ndarray], horizon_k: int) -> np.ndarray:
     Raises:
         InputError: the source of the values gives none.
     """
-    found = np.concatenate([np.hypot(each[_tail(len(each), horizon_k)], each) for each in deviations]).astype(
-        np.float32
-    )
+    found = np.concatenate([np.hypot(each[tail(len(each), horizon_k)], each) for each in deviations]).astype(np.float32)
     found[np.cumsum([len(each) for each in deviations]) - 1] *= 0
     if not np.isfinite(found).all():
         raise InputError("value.lower: these values have no standard deviations; use value=wvm, or value.lower=0")
@@ -59,6 +57,6 @@ def shuffled(advantages: np.ndarray, seed: int) -> np.ndarray:
     return np.random.default_rng(seed).permutation(advantages)
 
 
-def _tail(length: int, horizon_k: int) -> np.ndarray:
-    """Last step of the chunk that starts at each of `length` steps."""
-    return np.minimum(np.arange(length) + horizon_k - 1, length - 1)
+def tail(length: int, horizon_k: int, anchors: np.ndarray | None = None) -> np.ndarray:
+    """Last step of the chunk that starts at each of `length` steps, or of those in `anchors` (PAPER.md E.4)."""
+    return np.minimum((np.arange(length) if anchors is None else anchors) + horizon_k - 1, length - 1)

@@ -17,7 +17,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import OmegaConf
-from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
 
 from wvm_rl import runs
 from wvm_rl.errors import InputError
@@ -187,6 +187,8 @@ def _line(error: BaseException) -> str:
         keys = [str(key) for key in cause.parent_node if key not in ("defaults", "hydra")]
         choices = f"choose one of {', '.join(keys)}" if keys else f"write it as ++{cause.full_key}=..."
         message = f"unknown key '{cause.full_key}': {choices}"
+    elif isinstance(error, MissingMandatoryValue):
+        message = f"{error.full_key} has no default: give {error.full_key}=..."
     elif isinstance(cause, OmegaConfBaseException):
         message += f": {str(cause).splitlines()[0]}"
     return " ".join(message.split())

@@ -5,7 +5,7 @@ from typing import Any
 
 from omegaconf import MISSING
 
-from agents import AGENTS, POLICIES
+from agents import AGENTS, POLICIES, matching
 from agents.policies.seeing import Seeing
 from agents.trainer import SEEDS, TrainerConfig
 from envs.observations import OBSERVATIONS
@@ -19,7 +19,7 @@ from wvm_rl.values import VALUES
 
 @dataclass
 class DataConfig:
-    """Episodes to learn from."""
+    """Scripted episodes to learn from."""
 
     episodes: int = 100
     seed: int = 0  # of the collection
@@ -35,8 +35,24 @@ class DataConfig:
             raise InputError(f"data.seed={self.seed} must be at least 0")
         if self.fps is not None and self.fps < 0:
             raise InputError(f"data.fps={self.fps} must be at least 0 frames a second")
-        if self.workers is not None and self.workers < 1:
-            raise InputError(f"data.workers={self.workers} must be at least 1")
+        _check_workers(self.workers)
+
+
+@dataclass
+class FileData:
+    """Episodes of a file, `data.path`, of the task and robot of `env`: of this project, or in robomimic's layout."""
+
+    path: str = MISSING
+    root: str | None = None  # data folder of what is made besides; null: `wvm_rl` in the user's cache
+    workers: int | None = None  # processes that render; null: one a core it may use
+
+    def __post_init__(self):
+        _check_workers(self.workers)
+
+
+def _check_workers(workers: int | None) -> None:
+    if workers is not None and workers < 1:
+        raise InputError(f"data.workers={workers} must be at least 1")
 
 
 def _data(recipe: type[RecipeConfig]) -> type[DataConfig]:
@@ -103,6 +119,8 @@ class TrainConfig:
             raise InputError(
                 f"seed={self.seed} must be at least 0, seeds={self.seeds} at least 1, together up to 2**32"
             )
+        if self.match_ess is not None:
+            matching.knob(self.agent, self.match_ess)
 
     @property
     def informed(self) -> bool:
@@ -121,7 +139,7 @@ GROUPS: dict[str, dict[str, Any]] = {
     "policy": POLICIES,
     "obs": OBSERVATIONS,
     "value": VALUES,
-    "data": {name: _data(recipe) for name, recipe in RECIPES.items()},
+    "data": {name: _data(recipe) for name, recipe in RECIPES.items()} | {"file": FileData},
 }
 
 

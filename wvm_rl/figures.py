@@ -18,6 +18,7 @@ from wvm_rl.values.oracle import truth
 # Okabe and Ito's colours, told apart by the colour-blind too.
 PREDICTED, TRUE = "#0072B2", "#000000"
 SHADES = {"hesitation": "#E69F00", "retry": "#CC79A7", "failure": "#D55E00"}
+SAMPLES = {"progress": PREDICTED, "edge": "0.6", **SHADES}  # kinds of `wvm_rl.inspect`
 COLUMN = 3.4  # inches, width of a paper's column
 STRIP = 10  # frames in a film strip
 OTHERS = ("#E69F00", "#009E73", "#56B4E9", "#CC79A7", "#D55E00")  # of further models in one panel
@@ -161,13 +162,12 @@ def calibration(path: Path, rows: Sequence[Mapping[str, Any]], models: Sequence[
 
 def weights(path: Path, found: Mapping[str, Any]) -> Path:
     """Draws how a method's favour is spread within each kind of sample, from what `wvm_rl.inspect` found."""
-    shades = {"progress": PREDICTED, "edge": "0.6", **SHADES}
     with plt.rc_context({"font.size": 7, "axes.spines.top": False, "axes.spines.right": False}):
         figure, axis = plt.subplots(figsize=(COLUMN, 2.0), layout="constrained")
         for kind, row in found["kinds"].items():
             counts = np.array(row["histogram"])
             label = f"{kind}, {row['share']:.0%}"
-            axis.stairs(counts / counts.sum(), found["edges"], color=shades[kind], lw=1.2, label=label)
+            axis.stairs(counts / counts.sum(), found["edges"], color=SAMPLES[kind], lw=1.2, label=label)
         axis.set(xlabel="weight, or condition", ylabel="share of a kind's samples")
         axis.legend(frameon=False, fontsize=6)
         return _saved(figure, path)

@@ -8,7 +8,7 @@ import numpy as np
 
 from envs.camera import Camera
 from envs.rollout import Recording
-from envs.tasks import CONTROL_FREQUENCY, TaskConfig
+from envs.tasks import CONTROL_FREQUENCY, TaskConfig, frame_rate
 from envs.video import film, write_video
 from wvm_rl.data.episodes import Episode, nearest, write, write_part
 from wvm_rl.data.layout import NO_LAPSES
@@ -27,8 +27,7 @@ def films(folder: Path, task: TaskConfig, source: Source, recordings: dict[int, 
     and cannot judge a rollout, so their videos have no curve.
     """
     watcher = source if isinstance(source, Wvm) else None
-    wanted = watcher.critic.fps if watcher else FPS
-    fps = next(rate for rate in range(1, CONTROL_FREQUENCY + 1) if rate >= wanted and CONTROL_FREQUENCY % rate == 0)
+    fps = frame_rate(watcher.critic.fps if watcher else FPS)
     camera = Camera(size=PIXELS)
     for number, recording in recordings.items():
         curve = None

@@ -21,7 +21,7 @@ from wvm_rl.config import GROUPS, TrainConfig, run_name
 from wvm_rl.data.episodes import KINDS, Episode
 from wvm_rl.metrics import advantage_labels, wins
 from wvm_rl.runs import write_json
-from wvm_rl.samples import Samples, collection, prepared
+from wvm_rl.samples import Samples, origin, prepared
 from wvm_rl.stats import auroc, interval
 
 PROGRESS, EDGE = "progress", "edge"
@@ -116,7 +116,7 @@ def main(config: TrainConfig, folder: Path) -> None:
         return nullcontext()
 
     source = config.value.source()
-    samples = prepared(config, collection(config, source), source, stage)
+    samples = prepared(config, origin(config, source), source, stage)
     found = inspected(samples, config.value.horizon_k)
     show(found)
     if message := warning(found, samples.columns[0]) if config.informed else None:

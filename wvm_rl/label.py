@@ -7,6 +7,7 @@ computed once.
 import json
 import shutil
 from dataclasses import dataclass, field, fields
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -72,12 +73,13 @@ def _compute(dataset: Dataset, source: Source, path: Path, belongs: dict[str, An
     """Writes the sidecar, going on after the episodes that an interrupted labelling of the same kind has left."""
     parts = path.with_suffix(".parts")
     done = _finished(parts, belongs)
-    values = source.values(dataset, done)  # may refuse the dataset, before anything is written
+    values = source.values(dataset, done)
+    first = list(islice(values, 1))  # may refuse the dataset, before anything is written
     _begin(parts, belongs)
     lengths, description = dataset.lengths, f"values: {source.name}"
     bar = tqdm(total=len(dataset), initial=done, desc=description, unit="ep", disable=not progress)
     with bar:
-        for index, each in enumerate(values, start=done):
+        for index, each in enumerate(chain(first, values), start=done):
             track = at_steps(each, lengths[index])
             if not np.isfinite(track.progress).all():
                 raise InputError(

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.stats import pearsonr, spearmanr
 
+from wvm_rl.advantage import tail
+
 
 def bench_truth(length: int, first: int, last: int, kind: str) -> np.ndarray:
     """The benchmark's true value, piecewise linear through (0,0), (m,v_m), (n,v_n), (T-1,1) (B.1-B.3).
@@ -101,8 +103,8 @@ def advantage_labels(length: int, lapses: np.ndarray, anchors: np.ndarray, horiz
     for _, first, last in lapses:
         inside[first : last + 1] = 1
     counted = np.concatenate([[0.0], np.cumsum(inside)])
-    tail = np.minimum(anchors + horizon - 1, length - 1)
-    share = (counted[tail + 1] - counted[anchors]) / (tail + 1 - anchors)
+    after = tail(length, horizon, anchors) + 1
+    share = (counted[after] - counted[anchors]) / (after - anchors)
     return np.where(share == 1, 1.0, np.where(share == 0, 0.0, np.nan))
 
 

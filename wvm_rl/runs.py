@@ -184,6 +184,12 @@ def digest(settings: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(material(settings), sort_keys=True, default=str).encode()).hexdigest()[:8]
 
 
+def finished_at(folder: Path) -> str:
+    """Commit at which a run was finished: of an interrupted one that of its last continuation."""
+    versions = _read_json(folder / "versions.json")
+    return versions.get("continued", [versions])[-1]["commit"]
+
+
 def check(folder: Path, settings: dict[str, Any], inputs: dict[str, str]) -> None:
     """Refuses to continue or show a run of other settings, or of other episodes or another critic at the same place.
 

@@ -3,7 +3,8 @@
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -11,10 +12,11 @@ from agents.acting import Asked
 from agents.base import AgentConfig, Columns
 from agents.chunks import Frames
 from agents.matching import matched
-from envs.collect import CollectConfig, collect
+from envs.collect import CollectConfig, collect, dataset_path
 from envs.render import shown
+from envs.tasks import CONTROL_FREQUENCY, frame_rate
 from wvm_rl.advantage import shuffled
-from wvm_rl.config import TrainConfig
+from wvm_rl.config import FileData, TrainConfig
 from wvm_rl.data.episodes import Dataset, Episode
 from wvm_rl.errors import InputError
 from wvm_rl.films import FPS, SIZE
@@ -46,50 +48,123 @@ class Samples:
         return Asked(self.agent.act_cond(self.columns[position]), self.agent.strength)
 
 
-def collection(config: TrainConfig, source: Source) -> CollectConfig:
+class Origin(Protocol):
+    """Where a run's episodes come from."""
+
+    @property
+    def identity(self) -> str:
+        """What changes with the episodes; known before any is there."""
+        ...
+
+    def dataset(self) -> Dataset:
+        """The episodes, made if need be, with frames for the run's source if it sees some."""
+        ...
+
+
+@dataclass
+class Scripted:
+    """Episodes collected for the run, or found in the cache."""
+
+    plan: CollectConfig
+
+    @property
+    def identity(self) -> str:
+        return dataset_path(self.plan).name
+
+    def dataset(self) -> Dataset:
+        return Dataset(collect(self.plan))
+
+
+@dataclass
+class Given:
+    """Episodes of a file, which stays as it is: frames that it lacks are rendered into a copy beside it.
+
+    Raises:
+        InputError: no dataset, or one of another task, robot or control rate.
+    """
+
+    config: TrainConfig
+    source: Source
+
+    def __post_init__(self) -> None:
+        path, env = Path(self.config.data.path).expanduser(), self.config.env
+        self._found = Dataset(path)
+        arguments = self._found.env_args
+        robots = arguments.get("env_kwargs", {}).get("robots")
+        robot = robots[0] if isinstance(robots, list) and len(robots) == 1 else robots
+        theirs = (arguments.get("env_name"), robot, self._found.control_freq)
+        ours = (env.environment, env.robot, CONTROL_FREQUENCY)
+        if theirs != ours:
+            told = [f"{name} of {arm} at {rate} control steps a second" for name, arm, rate in (theirs, ours)]
+            raise InputError(
+                f"data.path={path}: has episodes of {told[0]}, env={env.name} is {told[1]}: choose its env"
+            )
+        if isinstance(self.source, Wvm) and not all(episode.instruction for episode in self._found):
+            raise InputError(
+                f"{path}: value=wvm reads instructions: give every data/demo_i the attribute `instruction`"
+            )
+
+    @property
+    def identity(self) -> str:
+        return f"{self._found.path.name} {self._found.fingerprint}"
+
+    def dataset(self) -> Dataset:
+        if not isinstance(self.source, Wvm) or self.source.sees(self._found):
+            return self._found
+        critic = self.source.critic
+        return Dataset(
+            shown(self._found, [critic.camera], frame_rate(critic.fps), critic.size, self.config.data.workers)
+        )
+
+
+def origin(config: TrainConfig, source: Source) -> Origin:
     """The episodes that a run needs, with frames for a source that sees them.
 
     Raises:
         InputError: settings that do not go together.
     """
     data = config.data
-    wanted = source.critic.fps if isinstance(source, Wvm) else 0
-    fps = data.fps if data.fps is not None else round(wanted) or FPS
-    if fps < wanted:
-        raise InputError(f"data.fps={fps}: value=wvm reads {wanted:g} frames a second")
     if config.value.shuffle and not config.agent.reads_advantage:
         raise InputError("value.shuffle=true: this agent does not read advantages, shuffled ones would change nothing")
     if config.agent.strength != 1.0 and not config.policy.guides:
         raise InputError(f"agent.guidance={config.agent.strength:g} needs policy=flow: only a flow can be guided")
+    if isinstance(data, FileData):
+        return Given(config, source)
+    wanted = source.critic.fps if isinstance(source, Wvm) else 0
+    fps = data.fps if data.fps is not None else frame_rate(wanted or FPS)
+    if fps < wanted:
+        raise InputError(f"data.fps={fps}: value=wvm reads {wanted:g} frames a second")
     view: dict[str, Any] = {"size": SIZE}
     if isinstance(source, Wvm):
         view = {"camera": source.critic.camera, "size": source.critic.size}
-    return CollectConfig(
-        env=config.env,
-        recipe=data.recipe,
-        episodes=data.episodes,
-        seed=data.seed,
-        fps=fps,
-        root=data.root,
-        workers=data.workers,
-        **view,
+    return Scripted(
+        CollectConfig(
+            env=config.env,
+            recipe=data.recipe,
+            episodes=data.episodes,
+            seed=data.seed,
+            fps=fps,
+            root=data.root,
+            workers=data.workers,
+            **view,
+        )
     )
 
 
 def prepared(
-    config: TrainConfig, settings: CollectConfig, source: Source, stage: Callable[[str], AbstractContextManager[None]]
+    config: TrainConfig, origin: Origin, source: Source, stage: Callable[[str], AbstractContextManager[None]]
 ) -> Samples:
     """Collects, labels and weighs.
 
     Args:
-        settings: of `collection`.
+        origin: of `origin`.
         stage: announces and times "episodes" and "values".
 
     Raises:
         InputError: what collection, source or method refuse.
     """
     with stage("episodes"):
-        dataset = Dataset(collect(settings))
+        dataset = origin.dataset()
         episodes = list(dataset)
     with stage("values"):
         labels = tracks(dataset, source)
@@ -99,7 +174,10 @@ def prepared(
         agent = matched(agent, config.match_ess, delta, values, episodes)
     seeds = range(config.seed, config.seed + config.seeds)
     deltas = [shuffled(delta, seed) for seed in seeds] if config.value.shuffle else [delta] * len(seeds)
-    return Samples(dataset, episodes, values, delta, agent, [agent.columns(each, values, episodes) for each in deltas])
+    columns = [agent.columns(each, values, episodes) for each in deltas]
+    if any((agent.act_cond(each) is None) != (each.cond is None) for each in columns):
+        raise InputError(f"{type(agent).__name__}: columns and act_cond must both give a condition, or neither")
+    return Samples(dataset, episodes, values, delta, agent, columns)
 
 
 def pictures(config: TrainConfig, dataset: Dataset) -> Callable[[int], Frames] | None:

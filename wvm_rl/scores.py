@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from wvm_rl.advantage import tail
 from wvm_rl.data.episodes import KINDS, Dataset, Episode
 from wvm_rl.metrics import (
     advantage_labels,
@@ -65,7 +66,7 @@ def trajectories(
         step = dataset.frame_steps(episode.index)
         kind, bounds, truth = _target(episode, step, clip)
         anchors = np.arange(0, len(episode), ANCHORS)
-        delta = value[np.minimum(anchors + horizon - 1, len(episode) - 1)] - value[anchors]
+        delta = value[tail(len(episode), horizon, anchors)] - value[anchors]
         rows.append(
             {
                 "task": task,

@@ -14,7 +14,6 @@ from omegaconf import OmegaConf
 
 from agents.chunks import build
 from agents.trainer import train
-from envs.collect import dataset_path
 from envs.rollout import Recording
 from wvm_rl import cli, figures
 from wvm_rl.config import GROUPS, TrainConfig, run_name
@@ -23,7 +22,7 @@ from wvm_rl.files import exclusive
 from wvm_rl.films import as_episodes, films
 from wvm_rl.inspect import inspected, warning
 from wvm_rl.runs import Run, check, read_summary, shared, show
-from wvm_rl.samples import Samples, collection, pictures, prepared
+from wvm_rl.samples import Samples, origin, pictures, prepared
 from wvm_rl.summary import described, summarise
 from wvm_rl.values.wvm import Wvm
 
@@ -40,8 +39,8 @@ class Job:
 
     def __post_init__(self) -> None:
         self.source = self.source or self.config.value.source()
-        self.settings = collection(self.config, self.source)
-        self.inputs = {"episodes": dataset_path(self.settings).name, "values": self.source.fingerprint}
+        self.origin = origin(self.config, self.source)
+        self.inputs = {"episodes": self.origin.identity, "values": self.source.fingerprint}
         check(self.folder, described(self.config), self.inputs)
 
     @property
@@ -73,7 +72,7 @@ def pipeline(jobs: Sequence[Job], checkpoints: Path) -> list[dict[str, Any]]:
     for job, run in zip(jobs, runs):
         if isinstance(job.source, Wvm):
             run.mirror_text("critic", job.source.critic.card)
-        own = prepared(job.config, job.settings, job.source, run.stage)
+        own = prepared(job.config, job.origin, job.source, run.stage)
         figures.summary(job.folder / "figures", own.dataset, own.values)
         samples.append(own)
         favours.append(inspected(own, job.config.value.horizon_k))

@@ -17,7 +17,8 @@ NO_TEXT = ""  # the only instruction of a critic or regressor that was told none
 class Values(NamedTuple):
     """Values of one episode.
 
-    step: [F] i32, control steps, rising. value: [F] f32 in [0,1]. std: [F] f32 or None, the source's uncertainty.
+    step: [F], control steps, rising; whole ones, but for frames from elsewhere. value: [F] f32 in [0,1]. std: [F] f32
+    or None, the source's uncertainty.
     """
 
     step: np.ndarray

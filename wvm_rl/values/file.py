@@ -98,7 +98,7 @@ class Progress:
         known = table[table[config.column].notna()]
         self._rows = {int(key): rows.sort_values("frame_index") for key, rows in known.groupby("episode_index")}
         digest = hashlib.sha256(self.path.read_bytes()).hexdigest()
-        self.fingerprint = f"{digest} {config.column} {config.fps}"
+        self.fingerprint = f"{digest} {config.column} {config.fps} 2"
 
     def values(self, dataset: Dataset, start: int = 0) -> Iterator[Values]:
         for index in range(start, len(dataset)):
@@ -106,9 +106,8 @@ class Progress:
             if rows is None:
                 raise InputError(f"{self.path} has no rows of episode {index} of {dataset.path}")
             frame = rows["frame_index"].to_numpy(float)
-            scale = dataset.control_freq / self.config.fps if self.config.fps else 1.0
-            step = np.round(frame * scale).astype(np.int32)
-            if step.min() < 0 or step.max() >= length or len(np.unique(step)) < len(step):
+            step = frame * dataset.control_freq / self.config.fps if self.config.fps else frame
+            if frame.min() < 0 or step.max() >= length or len(np.unique(frame)) < len(frame):
                 raise InputError(
                     f"{self.path}: frames of episode {index} must differ and lie within its {length} control steps; "
                     "set value.fps to the frames a second that frame_index counts"

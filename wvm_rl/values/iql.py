@@ -9,6 +9,8 @@ from wvm_rl.values.base import ValueConfig
 if TYPE_CHECKING:
     from wvm_rl.values.qlearning import IQL
 
+SEEDS = 2**32 - 2  # V has a seed, Q's two have the next
+
 
 @dataclass
 class IQLConfig(ValueConfig):
@@ -27,8 +29,10 @@ class IQLConfig(ValueConfig):
         for name in ("discount", "expectile", "target"):
             if not 0 < getattr(self, name) < 1:
                 raise InputError(f"value.{name}={getattr(self, name)} must lie in (0, 1)")
-        if min(self.steps, self.batch) < 1 or self.learning_rate <= 0 or self.seed < 0:
-            raise InputError("value.steps, batch and learning_rate must be positive, value.seed at least 0")
+        if min(self.steps, self.batch) < 1 or self.learning_rate <= 0:
+            raise InputError("value.steps, batch and learning_rate must be positive")
+        if not 0 <= self.seed < SEEDS:
+            raise InputError(f"value.seed={self.seed} must be at least 0 and below 2**32 - 2")
 
     def source(self) -> "IQL":
         from wvm_rl.values.qlearning import IQL  # the other sources need no JAX

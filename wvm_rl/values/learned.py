@@ -37,6 +37,8 @@ class RegressorConfig:
         for name, least in (("steps", 10), ("batch", 1)):
             if getattr(self, name) < least:
                 raise InputError(f"{name}={getattr(self, name)} of a regressor must be at least {least}")
+        if not 0 <= self.seed < 2**32:
+            raise InputError(f"seed={self.seed} of a regressor must be at least 0 and below 2**32")
         if self.learning_rate <= 0:
             raise InputError(f"learning_rate={self.learning_rate} of a regressor must be positive")
 

@@ -42,6 +42,10 @@ class Wvm:
             print(f"warning: the critic was not trained on `{min(unknown)}`, only on: {known}", file=sys.stderr)
         return self._values(dataset, start)
 
+    def told(self, instruction: str) -> str:
+        """What the critic is told of an instruction: nothing, if it learned from pictures alone."""
+        return instruction if self._reads else NO_TEXT
+
     @property
     def _reads(self) -> bool:
         return list(self.critic.instructions) != [NO_TEXT]
@@ -59,13 +63,21 @@ class Wvm:
 
     def watched(self, clips: Iterable[tuple[np.ndarray, str]]) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
         """Values and standard deviations [F] of clips: frames [F,H,W,3] u8 as the critic sees them, and instruction."""
-        told = ((frames, instruction if self._reads else NO_TEXT) for frames, instruction in clips)
+        told = ((frames, self.told(instruction)) for frames, instruction in clips)
         yield from (self._inference or self.critic).values(told)
+
+    def sees(self, dataset: Dataset) -> bool:
+        """Whether a dataset has frames of the critic's camera, of a size and rate that it can read."""
+        return self.critic.camera in dataset.cameras and all(self._fits(dataset, each) for each in range(len(dataset)))
+
+    def _fits(self, dataset: Dataset, index: int) -> bool:
+        _, height, width = dataset.frames_shape(index, self.critic.camera)
+        return dataset.fps >= self.critic.fps and height == width and height % self.critic.size == 0
 
     def _check(self, dataset: Dataset, index: int) -> None:
         critic = self.critic
         count, height, width = dataset.frames_shape(index, critic.camera)
-        if dataset.fps < critic.fps or height != width or height % critic.size:
+        if not self._fits(dataset, index):
             raise InputError(
                 f"{dataset.path}: frames of {critic.camera} are {height}x{width} at {dataset.fps:g} fps, the critic "
                 f"needs {critic.size}x{critic.size} (or a multiple) at {critic.fps:g} or more; render them with `"
