@@ -86,7 +86,8 @@ def train(
 ) -> Trained:
     """Minimises the weighted loss of Eq. E.5 from each seed.
 
-    Weights are data: policies of several methods train in one program, as long as all are conditioned or none is.
+    Weights are data: policies of several methods train in one program, as long as their conditions are of one size,
+    or none has any.
 
     Args:
         columns: weights and conditions, one a seed.
@@ -104,7 +105,9 @@ def train(
         raise InputError(f"columns of {len(columns)} seeds do not fit {len(seeds)} seeds: give one a seed")
     fitted = [fitting(each, len(data.end)) for each in columns]
     if len({None if each.cond is None else each.cond.shape[1] for each in fitted}) > 1:
-        raise InputError("policies with conditions of other sizes, or none, are different programs: train them apart")
+        raise InputError(
+            "policies whose conditions differ in size are different programs: train them apart (a sweep: together=1)"
+        )
     if data.step is not None and not all(each.weight[np.asarray(data.step)].any() for each in fitted):
         raise InputError("the method keeps no sample that has a picture: choose another threshold, or a higher obs.fps")
     weight, cond, hidden = jax.tree.map(lambda *each: jnp.asarray(np.stack(each), jnp.float32), *fitted)

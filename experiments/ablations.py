@@ -8,16 +8,13 @@ leaves them alone. Finished cells are kept and committed, interrupted ones go on
 differences from the recipe in pairs of trajectories, of all finished cells, go to `experiments/results/ablations.md`,
 all numbers to `ablations.json` beside it; other budgets have files of their own.
 
-Another machine rounds otherwise, and training drives it apart: the same command gives another VAE and other weights
-there (`experiments/README.md`). So the cells of every machine lie in a folder of their own, `machine=<name>`; each
-counts as a training, beside the recipe of its own machine and seed.
+Cells of another machine (`machine=<name>`) are other trainings, each beside the recipe of its own machine and seed.
 """
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from itertools import product
 
-import numpy as np
-
-from experiments.cells import SCORES, Cell, Cells, differences, header, header_of_differences, named, publish
+from experiments.cells import Cell, Cells, averaged, differences, header, header_of_differences, named, publish
 from wvm_rl import cli
 from wvm_rl.errors import InputError
 
@@ -98,25 +95,19 @@ def main(config: AblationsConfig) -> None:
     keys = [(variant, seed) for seed in range(config.seeds) for variant in config.variants] if config.run else []
     for number, (variant, seed) in enumerate(keys):
         print(f"### {number + 1} of {len(keys)}: {variant}, seed {seed}", flush=True)
-        _cells(config.machine)(f"{variant}-{seed}", *settings(config, variant, seed))
+        CELLS(config.machine, f"{variant}-{seed}", *settings(config, variant, seed))
         report(config)
     print(report(config))
-
-
-def _cells(machine: str) -> Cells:
-    return replace(CELLS, name=f"{CELLS.name}/{machine}")
 
 
 def finished(config: AblationsConfig) -> Found:
     """All finished cells of this budget on all machines, also those that are not asked for."""
     found: Found = {}
-    machines = sorted(folder.name for folder in (CELLS.results / CELLS.name).glob("*/"))
+    seeds = range(max(config.seeds, AblationsConfig().seeds))
     for variant in VARIANTS:
-        for machine in machines:
-            for seed in range(max(config.seeds, AblationsConfig().seeds)):
-                cell = _cells(machine)(f"{variant}-{seed}", *settings(config, variant, seed), run=False)
-                if cell:
-                    found.setdefault(variant, {})[machine, seed] = cell
+        for machine, seed in product(CELLS.machines, seeds):
+            if cell := CELLS(machine, f"{variant}-{seed}", *settings(config, variant, seed), run=False):
+                found.setdefault(variant, {})[machine, seed] = cell
     return found
 
 
@@ -146,9 +137,7 @@ def tables(found: Found) -> str:
     """Markdown: a line a variant, mean over its trainings and their spread; then what differs from FULL."""
     lines = header("variant", "what", "trainings")
     for variant, cells in found.items():
-        columns = [np.array([cell[score] for cell in cells.values()]) for score in SCORES]
-        spreads = [f" ± {column.std(ddof=1):.3f}" if len(column) > 1 else "" for column in columns]
-        scores = [f"{column.mean():.3f}{spread}" for column, spread in zip(columns, spreads)]
+        scores = averaged(list(cells.values()))
         lines.append(f"| {variant} | {VARIANTS[variant][0]} | {len(cells)} | {' | '.join(scores)} |")
     lines += ["", "Means of the trainings ± their standard deviation."]
     gaps = header_of_differences(f"minus {FULL}", "trainings")

@@ -36,32 +36,42 @@ def run_module(module: str, *settings: str) -> None:
 
 @dataclass
 class Cells:
-    """Cells of a study: a critic of given settings, scored with given ones, each once.
+    """Cells of a study: a critic of given settings, scored with given ones, each once a machine.
 
-    Records lie in `<results>/<name>/` and are committed, so that a study goes on on another machine; critics and full
-    scores in `<runs>/<name>/`.
+    Another machine rounds otherwise, and training drives it apart: the same command gives another VAE and other weights
+    there (`experiments/README.md`). So each has its own cells, which count as trainings of their own and are compared
+    with others of the same machine. Records lie in `<results>/<name>/<machine>/` and are committed; critics and full
+    scores in `<runs>/<name>/<machine>/`.
     """
 
     name: str
     results: Path = RESULTS
     runs: Path = Path("runs")
 
-    def __call__(self, cell: str, training: list[str], scoring: list[str], run: bool = True) -> Cell | None:
+    @property
+    def machines(self) -> list[str]:
+        """Names of the machines that have finished cells."""
+        return sorted(folder.name for folder in (self.results / self.name).glob("*/"))
+
+    def __call__(
+        self, machine: str, cell: str, training: list[str], scoring: list[str], run: bool = True
+    ) -> Cell | None:
         """Scores of a cell, pooled and by trajectory, with its critic's fingerprint, the commit and its settings.
 
         None if it is not finished and may not run.
 
         Args:
+            machine: name of the one that this is, or of one whose records are there.
             cell: its name; a digest of the settings is added.
             training: settings of `wvm_rl.pretrain`.
             scoring: settings of `wvm_rl.bench`.
         """
-        record = self.results / self.name / f"{cell}-{_digest([*training, *scoring])}.json"
+        record = self.results / self.name / machine / f"{cell}-{_digest([*training, *scoring])}.json"
         if record.exists():
             return json.loads(record.read_text())
         if not run:
             return None
-        critic = self.runs / self.name / f"{cell}-{_digest(training)}"
+        critic = self.runs / self.name / machine / f"{cell}-{_digest(training)}"
         if not (critic / "config.json").exists():
             run_module("wvm_rl.pretrain", *training, *PAPERS_READING, f"out={critic}")
         folder = critic.with_name(f"{critic.name}-bench-{_digest(scoring)}")
@@ -102,6 +112,13 @@ def header(*first: str) -> list[str]:
 
 def _head(columns: list[str]) -> list[str]:
     return [f"| {' | '.join(name.replace('_', ' ') for name in columns)} |", "|" + "---|" * len(columns)]
+
+
+def averaged(cells: Sequence[Cell]) -> list[str]:
+    """Columns of a Markdown line: means of SCORES over trainings, ± the standard deviation if there are several."""
+    columns = [np.array([cell[score] for cell in cells]) for score in SCORES]
+    spreads = [f" ± {column.std(ddof=1):.3f}" if len(column) > 1 else "" for column in columns]
+    return [f"{column.mean():.3f}{spread}" for column, spread in zip(columns, spreads)]
 
 
 def differences(pairs: Sequence[tuple[Cell, Cell]]) -> list[str]:

@@ -1,15 +1,16 @@
 """How a critic scores a task that it never saw: `python -m experiments.unseen_task`.
 
 For every task a critic learns the other five and is scored on it, beside the critic that learned all six with the same
-budget (`experiments.cells`). Finished cells are kept and committed, interrupted ones go on. Writes
+budget on the same machine (`experiments.cells`). Finished cells are kept and committed, interrupted ones go on. Writes
 `experiments/results/unseen_task.md` and `unseen_task.json`; other budgets have files of their own.
 """
 
 from dataclasses import dataclass, field
+from itertools import product
 
 from envs.tasks import TASKS
 from experiments.ablations import SEED
-from experiments.cells import SCORES, Cell, Cells, differences, header, header_of_differences, named, publish
+from experiments.cells import Cell, Cells, averaged, differences, header, header_of_differences, named, publish
 from wvm_rl import cli
 from wvm_rl.errors import InputError
 
@@ -25,6 +26,8 @@ class UnseenTaskConfig:
     pool: int = 24_000
     steps: int = 1200  # updates of the model
     batch: int = 32  # windows an update
+    machine: str = "here"  # folder of this machine's cells, none of which is taken from another's
+    run: bool = True  # false: only the table, from the finished pairs of all machines
 
     def __post_init__(self) -> None:
         if unknown := [task for task in self.tasks if task not in TASKS]:
@@ -33,40 +36,65 @@ class UnseenTaskConfig:
             raise InputError("vae_steps, pool, steps and batch must each be at least 1")
 
 
-def scored(config: UnseenTaskConfig, without: str | None, task: str, run: bool = True) -> Cell | None:
+Pairs = dict[str, dict[str, tuple[Cell, Cell]]]  # task -> machine -> the critic that never saw it, and the one that did
+
+
+def scored(config: UnseenTaskConfig, machine: str, without: str | None, task: str, run: bool = True) -> Cell | None:
     """Scores on a task of the critic that learned all, or all but one; None if absent and not to be run."""
     tasks = ",".join(task for task in TASKS if task != without)
     training = [f"data.tasks=[{tasks}]", f"vae.steps={config.vae_steps}", f"pool={config.pool}"]
     training += [f"model.steps={config.steps}", f"model.batch={config.batch}"]
-    return CELLS(f"without-{without or 'none'}", training, [f"tasks=[{task}]", f"seed={SEED}"], run)
+    return CELLS(machine, f"without-{without or 'none'}", training, [f"tasks=[{task}]", f"seed={SEED}"], run)
 
 
 def main(config: UnseenTaskConfig) -> None:
     """Trains and scores what is missing; writes the table of all finished tasks after every one."""
-    for task in config.tasks:
+    for task in config.tasks if config.run else []:
         for without in (task, None):
-            scored(config, without, task)
-        pairs = {each: (scored(config, each, each, False), scored(config, None, each, False)) for each in TASKS}
-        found = {each: {"unseen": pair[0], "seen": pair[1]} for each, pair in pairs.items() if pair[0] and pair[1]}
-        budget = (
-            f"{config.vae_steps} updates of the VAE, {config.pool} windows, {config.steps} updates of {config.batch} "
-            "windows of the model"
-        )
-        commits = {cell["commit"] for cells in found.values() for cell in cells.values()}
-        text = f"{table(found)}\n\nBudget: {budget}."
-        name = named(CELLS.name, config, "vae_steps", "pool", "steps", "batch")
-        publish(CELLS.results / name, "Tasks left out of training", text, {"tasks": found}, commits)
-    print(table(found))
+            scored(config, config.machine, without, task)
+        report(config)
+    print(report(config))
 
 
-def table(found: dict[str, dict[str, Cell]]) -> str:
+def report(config: UnseenTaskConfig) -> str:
+    """Writes table and numbers of all that is finished, asked for or not; returns the table."""
+    found = finished(config)
+    if not found:
+        raise InputError(f"no finished pair of this budget in {CELLS.results / CELLS.name}: run some with run=true")
+    budget = (
+        f"{config.vae_steps} updates of the VAE, {config.pool} windows, {config.steps} updates of {config.batch} "
+        f"windows of the model; scored on the benchmark's episodes of seed {SEED}"
+    )
+    commits = {cell["commit"] for pairs in found.values() for pair in pairs.values() for cell in pair}
+    machines = sorted({machine for pairs in found.values() for machine in pairs})
+    text = f"{table(found)}\n\nMachines: {', '.join(machines)}; {budget}."
+    content = {
+        task: {machine: {"unseen": unseen, "seen": seen} for machine, (unseen, seen) in pairs.items()}
+        for task, pairs in found.items()
+    }
+    name = named(CELLS.name, config, "vae_steps", "pool", "steps", "batch")
+    publish(CELLS.results / name, "Tasks left out of training", text, {"tasks": content}, commits)
+    return table(found)
+
+
+def finished(config: UnseenTaskConfig) -> Pairs:
+    """All finished pairs of this budget."""
+    found: Pairs = {}
+    for task, machine in product(TASKS, CELLS.machines):
+        unseen, seen = (scored(config, machine, without, task, run=False) for without in (task, None))
+        if unseen and seen:
+            found.setdefault(task, {})[machine] = unseen, seen
+    return found
+
+
+def table(found: Pairs) -> str:
     """Markdown: two lines a task, of the critic that never saw it and of the one that did; then their differences."""
-    lines = header("task", "critic")
-    for task, critics in found.items():
-        for name, cell in critics.items():
-            lines.append(f"| {task} | {name} | {' | '.join(f'{cell[score]:.3f}' for score in SCORES)} |")
-    gaps = header_of_differences("unseen minus seen")
-    gaps += [f"| {task} | {' | '.join(differences([(two['unseen'], two['seen'])]))} |" for task, two in found.items()]
+    lines, gaps = header("task", "critic", "trainings"), header_of_differences("unseen minus seen", "trainings")
+    for task, machines in found.items():
+        pairs = list(machines.values())
+        for name, cells in zip(("unseen", "seen"), zip(*pairs)):
+            lines.append(f"| {task} | {name} | {len(pairs)} | {' | '.join(averaged(cells))} |")
+        gaps.append(f"| {task} | {len(pairs)} | {' | '.join(differences(pairs))} |")
     return "\n".join([*lines, "", *gaps])
 
 

@@ -51,7 +51,7 @@ def test_finished_cells_are_kept(tmp_path, commands, capsys):
     assert [module for module, _ in commands] == ["wvm_rl.pretrain", "wvm_rl.bench"] * 4
     assert {"video_steps=4", "frozen=true", "model.steps=4", "model_seed=1"} <= set(commands[-2][1])
     assert "model.steps=8" not in commands[-2][1]
-    shutil.rmtree(tmp_path / "runs")  # as on another machine: the records are enough
+    shutil.rmtree(tmp_path / "runs")  # as in a fresh clone: the records are enough
     main(config)
     assert len(commands) == 8
     found = json.loads((tmp_path / "ablations-steps-8.json").read_text())
@@ -93,6 +93,9 @@ def test_a_left_out_task_is_in_no_training(tmp_path, commands):
     ]
     unseen_task.main(unseen_task.UnseenTaskConfig(tasks=["milk"]))
     found = json.loads((tmp_path / "unseen_task.json").read_text())["tasks"]
-    assert found["can"]["unseen"] != found["can"]["seen"]
+    assert found["can"]["here"]["unseen"] != found["can"]["here"]["seen"]
     text = (tmp_path / "unseen_task.md").read_text()
-    assert "| milk | unseen |" in text and "| can | -0.020 [" in text
+    assert "| milk | unseen | 1 |" in text and "| can | 1 | -0.020 [" in text
+    unseen_task.main(unseen_task.UnseenTaskConfig(tasks=["milk"], machine="there"))  # a pair of its own
+    text = (tmp_path / "unseen_task.md").read_text()
+    assert "| milk | seen | 2 |" in text and "| can | seen | 1 |" in text and "Machines: here, there;" in text

@@ -90,7 +90,10 @@ def test_methods_train_in_one_program_as_each_alone():
     for index, columns in enumerate(both):
         assert_same(many.seed(index), fit(columns, seeds=(3,)).seed(0), **ROUNDED)
     conditioned = Columns(both[0].weight, np.ones((75, 1), np.float32))
-    with pytest.raises(InputError, match="conditions of other sizes, or none, are different programs"):
+    wider = Columns(both[0].weight, np.ones((75, 2), np.float32))
+    with pytest.raises(InputError, match="conditions differ in size"):
+        train(POLICY, DATA, STATISTICS, [conditioned, wider], CONFIG, (3, 3), progress=False)
+    with pytest.raises(InputError, match="conditions differ in size"):
         train(POLICY, DATA, STATISTICS, [both[0], conditioned], CONFIG, (3, 3), progress=False)
 
 
@@ -98,6 +101,14 @@ def test_hidden_conditions_train_the_stand_in():
     conditioned = Columns(ONES.weight, np.ones((75, 1), np.float32))
     np.testing.assert_array_equal(fit(conditioned).seed(0)["cond"], 0)
     assert np.abs(fit(conditioned._replace(hidden=0.5)).seed(0)["cond"]).max() > 0
+
+
+def test_weights_must_leave_a_sample_that_has_a_picture():
+    weight = np.zeros(75, np.float32)
+    weight[1] = 1.0
+    seen = DATA._replace(obs=DATA.obs[::4], step=jnp.arange(0, 75, 4))
+    with pytest.raises(InputError, match="keeps no sample that has a picture"):
+        train(POLICY, seen, STATISTICS, [Columns(weight)], CONFIG, (0,), progress=False)
 
 
 def test_weighted_loss_by_hand():

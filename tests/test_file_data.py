@@ -30,24 +30,31 @@ def given(file, value="oracle", **settings):
     return origin(config, config.value.source())
 
 
-def test_a_file_gives_what_its_recipe_gives(file, tmp_path):
-    """And what it gave is kept: rollouts of one policy can teach the next."""
+def test_a_file_gives_what_its_recipe_gives(tmp_path):
+    """And what its policy did can teach the next one."""
     keeping = EvaluationConfig(rollouts=2, workers=1, keep=2)
-    settings = {"data": FileData(str(file), root=str(tmp_path)), "evaluation": keeping}
-    main(job(tmp_path, **settings), tmp_path / "first")
-    summary = json.loads((tmp_path / "first" / "summary.json").read_text())
-    assert (summary["recipe"], summary["episodes"]) == ("file", 2)
-    assert summary["samples"] == sum(Dataset(file).lengths)
-    settings["data"] = FileData(str(tmp_path / "first" / "rollouts.hdf5"), root=str(tmp_path))
-    main(job(tmp_path, agent="bc", **settings | {"value": VALUES["clock"]()}), tmp_path / "second")
-    assert json.loads((tmp_path / "second" / "summary.json").read_text())["samples"] == 2 * 50
-    shutil.copy(tmp_path / "second" / "rollouts.hdf5", tmp_path / "first" / "rollouts.hdf5")
-    with pytest.raises(InputError, match="episodes"):
-        main(job(tmp_path, agent="bc", **settings | {"value": VALUES["clock"]()}), tmp_path / "second")
+    main(job(tmp_path, evaluation=keeping), tmp_path / "scripted")
+    (collected,) = tmp_path.glob("episodes/*.hdf5")
+    data = FileData(shutil.copy(collected, tmp_path / "mine.hdf5"), root=str(tmp_path))
+    main(job(tmp_path, evaluation=keeping, data=data), tmp_path / "given")
+    kept = [tmp_path / name / "rollouts.hdf5" for name in ("scripted", "given")]
+    assert kept[0].read_bytes() == kept[1].read_bytes()
+    summary = json.loads((tmp_path / "given" / "summary.json").read_text())
+    assert (summary["recipe"], summary["episodes"]) == ("file", 4)
+
+    settings = {"data": FileData(str(kept[0]), root=str(tmp_path)), "value": VALUES["clock"]()}
+    main(job(tmp_path, agent="bc", **settings), tmp_path / "next")
+    summary = json.loads((tmp_path / "next" / "summary.json").read_text())
+    assert summary["samples"] == sum(Dataset(kept[0]).lengths)
+    shutil.copy(collected, kept[0])
+    with pytest.raises(InputError, match="holds a run with input episodes"):
+        main(job(tmp_path, agent="bc", **settings), tmp_path / "next")
 
 
 @needs_egl
 def test_frames_that_the_critic_cannot_read_are_rendered_into_a_copy(file):
+    with h5py.File(file, "r+") as opened:  # nor are they at one rate
+        opened["data/demo_0/frames/step"][1] += 1
     before = file.read_bytes()
     seen = given(file, "wvm").dataset()
     assert (seen.fps, seen.frames_shape(0, "workspace")[1:], len(seen)) == (5, (96, 96), 2)
@@ -57,14 +64,28 @@ def test_frames_that_the_critic_cannot_read_are_rendered_into_a_copy(file):
 
 
 def test_files_that_do_not_fit_are_refused(file):
-    with pytest.raises(InputError, match=r"has episodes of Lift of Panda at 20 .*, env=can is PickPlaceCan"):
+    with pytest.raises(InputError, match=r"mine\.hdf5: its env_args have env_name=Lift, env=can PickPlaceCan"):
         given(file, env=EVERY["can"]())
-    with pytest.raises(InputError, match=r"Lift of Panda .* is Lift of Sawyer"):
+    with pytest.raises(InputError, match="robots=Panda, env=lift Sawyer"):
         given(file, env=replace(EVERY["lift"](), robot="Sawyer"))
+    with pytest.raises(InputError, match="use_latch=None, env=lift False"):
+        given(file, env=replace(EVERY["lift"](), options={"use_latch": False}))
     with pytest.raises(InputError, match="no such dataset"):
         given(file.with_name("absent.hdf5"))
+
+
+@pytest.mark.parametrize(
+    ("missing", "value", "obs", "message"),
+    [
+        ("instruction", "wvm", "state", r"demo_1 has no instruction.*add the attribute"),
+        ("model_file", "wvm", "state", "demo_1 has no states or no model_file"),
+        ("states", "oracle", "images", "demo_1 has no states or no model_file"),
+        ("obs/robot0_eef_pos", "oracle", "state", "demo_1 has no key robot0_eef_pos"),
+    ],
+)
+def test_what_a_run_reads_is_asked_for_before_it_begins(file, missing, value, obs, message):
     with h5py.File(file, "r+") as opened:
-        del opened["data/demo_1"].attrs["instruction"]
-    given(file)
-    with pytest.raises(InputError, match="value=wvm reads instructions: give every data/demo_i the attribute"):
-        given(file, "wvm")
+        demo = opened["data/demo_1"]
+        del (demo if missing in demo else demo.attrs)[missing]
+    with pytest.raises(InputError, match=message):
+        given(file, value, obs=obs)

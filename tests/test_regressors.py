@@ -150,7 +150,7 @@ def test_released_regressors_need_no_episodes(tmp_path):
 
 
 def test_settings_out_of_range_are_refused():
-    for wrong in ({"steps": 1}, {"batch": 0}, {"learning_rate": 0.0}):
+    for wrong in ({"steps": 1}, {"batch": 0}, {"learning_rate": 0.0}, {"seed": 2**32}):
         with pytest.raises(InputError, match=next(iter(wrong))):
             replace(SHORT, **wrong)
 
@@ -172,6 +172,8 @@ def test_implicit_q_learning_finds_the_way_to_success(tmp_path):
     assert low[0][0] < high[0][0]  # at the start half of the data goes each way
     with pytest.raises(InputError, match=r"value\.expectile=1"):
         IQLConfig(expectile=1.0)
+    with pytest.raises(InputError, match=r"value\.seed=4294967294"):
+        IQLConfig(seed=2**32 - 2)
     bare = dataset(tmp_path / "bare.hdf5", [episode(0, 20)])
     with pytest.raises(InputError, match="lacks robot0_eef_pos, which value=iql reads"):
         list(IQLConfig().source().values(bare))

@@ -16,6 +16,7 @@ import pytest
 
 import agents.acting
 from agents import AGENTS, POLICIES
+from agents.base import AgentConfig
 from agents.trainer import TrainerConfig
 from envs.observations import OBSERVATIONS
 from envs.tasks import TASKS
@@ -250,6 +251,13 @@ def test_a_folder_of_another_run_is_neither_shown_nor_continued(root, tmp_path, 
     assert content == {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
 
 
+def test_a_condition_that_nobody_asks_for_is_refused(root, tmp_path, monkeypatch):
+    """Else a policy would act on what it never learned."""
+    monkeypatch.setattr(AGENTS["rcp"], "act_cond", AgentConfig.act_cond)
+    with pytest.raises(InputError, match="RCPConfig: columns and act_cond must both give a condition, or neither"):
+        pipeline([Job(job(root, "rcp"), tmp_path / "run")], tmp_path / "checkpoints")
+
+
 def test_shuffling_what_is_not_read_is_refused(root, tmp_path):
     for agent in (AGENTS["rcp"](condition="return"), AGENTS["bc"]()):
         config = job(root, value=VALUES["oracle"](shuffle=True))
@@ -307,6 +315,8 @@ def test_a_killed_job_ends_as_if_it_had_not_been(root, tmp_path):
         ("data.fps=0", "value=wvm reads 5 frames a second"),
         ("value.critic=absent", "critic=absent is neither a folder nor a shipped critic: tiny"),
         ("data.workers=0", "data.workers=0"),
+        ("data=file", "data.path has no default: give data.path=..."),
+        ("match_ess=1.5", "match_ess=1.5"),
         ("hydra.run.dir=/dev/null/run", "cannot be made"),
     ],
 )

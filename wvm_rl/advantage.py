@@ -57,6 +57,6 @@ def shuffled(advantages: np.ndarray, seed: int) -> np.ndarray:
     return np.random.default_rng(seed).permutation(advantages)
 
 
-def tail(length: int, horizon_k: int, anchors: np.ndarray | None = None) -> np.ndarray:
-    """Last step of the chunk that starts at each of `length` steps, or of those in `anchors` (PAPER.md E.4)."""
-    return np.minimum((np.arange(length) if anchors is None else anchors) + horizon_k - 1, length - 1)
+def tail(length: int, horizon_k: int) -> np.ndarray:
+    """Last step of the chunk that starts at each of `length` steps (PAPER.md E.4)."""
+    return np.minimum(np.arange(length) + horizon_k - 1, length - 1)

@@ -103,7 +103,7 @@ def advantage_labels(length: int, lapses: np.ndarray, anchors: np.ndarray, horiz
     for _, first, last in lapses:
         inside[first : last + 1] = 1
     counted = np.concatenate([[0.0], np.cumsum(inside)])
-    after = tail(length, horizon, anchors) + 1
+    after = tail(length, horizon)[anchors] + 1
     share = (counted[after] - counted[anchors]) / (after - anchors)
     return np.where(share == 1, 1.0, np.where(share == 0, 0.0, np.nan))
 

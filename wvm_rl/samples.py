@@ -10,11 +10,11 @@ import numpy as np
 
 from agents.acting import Asked
 from agents.base import AgentConfig, Columns
-from agents.chunks import Frames
+from agents.chunks import Frames, observation
 from agents.matching import matched
 from envs.collect import CollectConfig, collect, dataset_path
 from envs.render import shown
-from envs.tasks import CONTROL_FREQUENCY, frame_rate
+from envs.tasks import CONTROL_FREQUENCY, TaskConfig, frame_rate
 from wvm_rl.advantage import shuffled
 from wvm_rl.config import FileData, TrainConfig
 from wvm_rl.data.episodes import Dataset, Episode
@@ -80,41 +80,51 @@ class Given:
     """Episodes of a file, which stays as it is: frames that it lacks are rendered into a copy beside it.
 
     Raises:
-        InputError: no dataset, or one of another task, robot or control rate.
+        InputError: no dataset, one of another environment, or one that lacks what the run reads.
     """
 
     config: TrainConfig
     source: Source
 
     def __post_init__(self) -> None:
-        path, env = Path(self.config.data.path).expanduser(), self.config.env
-        self._found = Dataset(path)
-        arguments = self._found.env_args
-        robots = arguments.get("env_kwargs", {}).get("robots")
-        robot = robots[0] if isinstance(robots, list) and len(robots) == 1 else robots
-        theirs = (arguments.get("env_name"), robot, self._found.control_freq)
-        ours = (env.environment, env.robot, CONTROL_FREQUENCY)
-        if theirs != ours:
-            told = [f"{name} of {arm} at {rate} control steps a second" for name, arm, rate in (theirs, ours)]
-            raise InputError(
-                f"data.path={path}: has episodes of {told[0]}, env={env.name} is {told[1]}: choose its env"
-            )
-        if isinstance(self.source, Wvm) and not all(episode.instruction for episode in self._found):
-            raise InputError(
-                f"{path}: value=wvm reads instructions: give every data/demo_i the attribute `instruction`"
-            )
+        config, source = self.config, self.source
+        self._found = found = Dataset(Path(config.data.path).expanduser())
+        _check_environment(found, config.env)
+        self._blind = source.critic if isinstance(source, Wvm) and not source.sees(found) else None
+        for episode in found:
+            name = f"{found.path}: {found.name(episode.index)}"
+            observation(episode.obs, config.obs.keys, name)
+            if isinstance(source, Wvm) and source.reads and not episode.instruction:
+                raise InputError(f"{name} has no instruction, which value=wvm reads: add the attribute `instruction`")
+            if (self._blind or config.obs.cameras) and not (episode.states.size and episode.model_file):
+                raise InputError(f"{name} has no states or no model_file, from which pictures are to be rendered")
 
     @property
     def identity(self) -> str:
         return f"{self._found.path.name} {self._found.fingerprint}"
 
     def dataset(self) -> Dataset:
-        if not isinstance(self.source, Wvm) or self.source.sees(self._found):
+        if (critic := self._blind) is None:
             return self._found
-        critic = self.source.critic
         return Dataset(
             shown(self._found, [critic.camera], frame_rate(critic.fps), critic.size, self.config.data.workers)
         )
+
+
+def _check_environment(found: Dataset, env: TaskConfig) -> None:
+    """Raises InputError unless the episodes are of this environment, robot and control rate."""
+    given = found.env_args.get("env_kwargs", {})
+    robots = given.get("robots")
+    theirs = {"env_name": found.env_args.get("env_name"), "control_freq": found.control_freq}
+    theirs |= {"robots": robots[0] if isinstance(robots, list) and len(robots) == 1 else robots}
+    theirs |= {name: given.get(name) for name in env.options}
+    ours = {"env_name": env.environment, "control_freq": CONTROL_FREQUENCY, "robots": env.robot, **env.options}
+    for name, wanted in ours.items():
+        if theirs[name] != wanted:
+            raise InputError(
+                f"{found.path}: its env_args have {name}={theirs[name]}, env={env.name} {wanted}: choose the env that "
+                "its episodes are of"
+            )
 
 
 def origin(config: TrainConfig, source: Source) -> Origin:

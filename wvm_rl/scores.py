@@ -66,7 +66,7 @@ def trajectories(
         step = dataset.frame_steps(episode.index)
         kind, bounds, truth = _target(episode, step, clip)
         anchors = np.arange(0, len(episode), ANCHORS)
-        delta = value[tail(len(episode), horizon, anchors)] - value[anchors]
+        delta = value[tail(len(episode), horizon)[anchors]] - value[anchors]
         rows.append(
             {
                 "task": task,

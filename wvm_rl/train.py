@@ -63,8 +63,8 @@ def main(config: TrainConfig, folder: Path) -> None:
 def pipeline(jobs: Sequence[Job], checkpoints: Path) -> list[dict[str, Any]]:
     """Episodes -> values -> columns -> policies -> rollouts; returns the summaries.
 
-    The policies of all jobs train and act together: jobs may differ in agent and value, and only if all of them are
-    conditioned, or none. What is done together counts in equal shares in each one's wall time.
+    The policies of all jobs train and act together: jobs may differ in agent and value, if the conditions of
+    all are of one size, or none has any. What is done together counts in equal shares in each one's wall time.
     """
     first = jobs[0].config
     runs = [Run.open(job.folder, described(job.config), job.config.wandb, job.inputs) for job in jobs]

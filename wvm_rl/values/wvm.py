@@ -37,18 +37,19 @@ class Wvm:
         for index in range(len(dataset)):
             self._check(dataset, index)
         unknown = {episode.instruction for episode in dataset} - set(self.critic.instructions)
-        if unknown and self._reads:
+        if unknown and self.reads:
             known = "; ".join(self.critic.instructions)
             print(f"warning: the critic was not trained on `{min(unknown)}`, only on: {known}", file=sys.stderr)
         return self._values(dataset, start)
 
-    def told(self, instruction: str) -> str:
-        """What the critic is told of an instruction: nothing, if it learned from pictures alone."""
-        return instruction if self._reads else NO_TEXT
-
     @property
-    def _reads(self) -> bool:
+    def reads(self) -> bool:
+        """Whether the critic reads instructions: not if it learned from pictures alone."""
         return list(self.critic.instructions) != [NO_TEXT]
+
+    def told(self, instruction: str) -> str:
+        """What the critic is told of an instruction."""
+        return instruction if self.reads else NO_TEXT
 
     def _values(self, dataset: Dataset, start: int) -> Iterator[Values]:
         steps: dict[int, np.ndarray] = {}
@@ -67,8 +68,11 @@ class Wvm:
         yield from (self._inference or self.critic).values(told)
 
     def sees(self, dataset: Dataset) -> bool:
-        """Whether a dataset has frames of the critic's camera, of a size and rate that it can read."""
-        return self.critic.camera in dataset.cameras and all(self._fits(dataset, each) for each in range(len(dataset)))
+        """Whether a dataset has frames of the critic's camera, of a size and one rate that it can read."""
+        every = range(len(dataset))
+        gaps = [np.diff(dataset.frame_steps(index)) for index in every]
+        even = all(map(len, gaps)) and len(np.unique(np.concatenate(gaps))) == 1
+        return even and self.critic.camera in dataset.cameras and all(self._fits(dataset, index) for index in every)
 
     def _fits(self, dataset: Dataset, index: int) -> bool:
         _, height, width = dataset.frames_shape(index, self.critic.camera)
