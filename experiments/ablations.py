@@ -1,7 +1,8 @@
 """What in the critic matters: the paper's Table 4 (PAPER.md section 4) at the size of `tiny`.
 
-    python -m experiments.ablations                          # every variant, 3 seeds of the model's training
-    python -m experiments.ablations variants=[full,p0] seeds=1
+    python -m experiments.ablations machine=mine                     # every variant, 3 seeds of the model's training
+    python -m experiments.ablations machine=mine variants=[full,p0] seeds=1
+    python -m experiments.ablations run=false                        # the tables of what is finished
 
 A cell trains one variant with one seed and scores it (`experiments.cells`); VAE and windows are shared where a variant
 leaves them alone. Finished cells are kept and committed, interrupted ones go on. Means and spreads over trainings, and
@@ -14,12 +15,29 @@ Cells of another machine (`machine=<name>`) are other trainings, each beside the
 from dataclasses import dataclass, field
 from itertools import product
 
-from experiments.cells import Cell, Cells, averaged, differences, header, header_of_differences, named, publish
+from experiments.cells import (
+    Cell,
+    Cells,
+    averaged,
+    check,
+    differences,
+    header,
+    header_of_differences,
+    named,
+    named_machine,
+    publish,
+)
 from wvm_rl import cli
 from wvm_rl.errors import InputError
+from wvm_rl.model.training import FitConfig
 
 CELLS = Cells("ablations")
 FULL = "full"  # beside which the others stand
+HALF, OF_HALF = "half", ("video_first", "video_frozen")  # with as many updates of the value stream
+ABOUT = (
+    "Differences of trainings of the same machine and seed on the same episodes: mean, its 95 % interval over "
+    "trajectories, which says nothing of other trainings, and ± the standard deviation of the trainings."
+)
 SEED = 7000  # of the episodes that cells are scored on: not the benchmark's, as choices are made on them
 VARIANTS = {  # name -> what it is, and overrides of the recipe; the later one wins
     FULL: ("the recipe", ""),
@@ -61,15 +79,13 @@ class AblationsConfig:
     steps: int = 1200  # updates of the model
     batch: int = 32  # windows an update
     episodes: int = 36  # a task, on which a cell is scored
-    machine: str = "here"  # folder of this machine's cells, none of which is taken from another's
+    machine: str | None = None  # name of this machine, for its cells: those of others are not taken for its own
     run: bool = True  # false: only the table, from the finished cells of all machines
 
     def __post_init__(self) -> None:
         if unknown := [name for name in self.variants if name not in VARIANTS]:
             raise InputError(f"variants has unknown {', '.join(unknown)}: choose from {', '.join(VARIANTS)}")
-        for name, least in (("seeds", 1), ("vae_steps", 1), ("pool", 1), ("steps", 2), ("batch", 1)):
-            if getattr(self, name) < least:
-                raise InputError(f"{name}={getattr(self, name)} must be at least {least}")
+        check(self, steps=2 * (FitConfig.warmup + 1), episodes=4)  # a variant trains for half of the steps
 
 
 def settings(config: AblationsConfig, variant: str, seed: int) -> tuple[list[str], list[str]]:
@@ -95,7 +111,7 @@ def main(config: AblationsConfig) -> None:
     keys = [(variant, seed) for seed in range(config.seeds) for variant in config.variants] if config.run else []
     for number, (variant, seed) in enumerate(keys):
         print(f"### {number + 1} of {len(keys)}: {variant}, seed {seed}", flush=True)
-        CELLS(config.machine, f"{variant}-{seed}", *settings(config, variant, seed))
+        CELLS(named_machine(config), f"{variant}-{seed}", *settings(config, variant, seed))
         report(config)
     print(report(config))
 
@@ -103,9 +119,8 @@ def main(config: AblationsConfig) -> None:
 def finished(config: AblationsConfig) -> Found:
     """All finished cells of this budget on all machines, also those that are not asked for."""
     found: Found = {}
-    seeds = range(max(config.seeds, AblationsConfig().seeds))
     for variant in VARIANTS:
-        for machine, seed in product(CELLS.machines, seeds):
+        for machine, seed in product(CELLS.machines, CELLS.numbers(variant)):
             if cell := CELLS(machine, f"{variant}-{seed}", *settings(config, variant, seed), run=False):
                 found.setdefault(variant, {})[machine, seed] = cell
     return found
@@ -134,21 +149,23 @@ def report(config: AblationsConfig) -> str:
 
 
 def tables(found: Found) -> str:
-    """Markdown: a line a variant, mean over its trainings and their spread; then what differs from FULL."""
+    """Markdown: a line a variant, mean over its trainings and their spread; then what differs from FULL and HALF."""
     lines = header("variant", "what", "trainings")
     for variant, cells in found.items():
         scores = averaged(list(cells.values()))
         lines.append(f"| {variant} | {VARIANTS[variant][0]} | {len(cells)} | {' | '.join(scores)} |")
     lines += ["", "Means of the trainings ± their standard deviation."]
-    gaps = header_of_differences(f"minus {FULL}", "trainings")
-    for variant, cells in found.items():
-        if pairs := [(cells[each], found[FULL][each]) for each in cells if variant != FULL and each in found[FULL]]:
-            gaps.append(f"| {variant} | {len(pairs)} | {' | '.join(differences(pairs))} |")
-    about = (
-        "Differences of trainings of the same machine and seed on the same episodes: mean, its 95 % interval over "
-        "trajectories, which says nothing of other trainings, and ± the standard deviation of the trainings."
-    )
-    return "\n".join(lines if len(gaps) == 2 else [*lines, "", about, "", *gaps])
+    compared = {FULL: [variant for variant in found if variant != FULL], HALF: OF_HALF}
+    for number, (reference, variants) in enumerate(compared.items()):
+        base, gaps = found.get(reference, {}), []
+        for variant in variants:
+            cells = found.get(variant, {})
+            if pairs := [(cells[each], base[each]) for each in cells if each in base]:
+                gaps.append(f"| {variant} | {len(pairs)} | {' | '.join(differences(pairs))} |")
+        if gaps:
+            lines += ["", *([] if number else [ABOUT, ""]), *header_of_differences(f"minus {reference}", "trainings")]
+            lines += gaps
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

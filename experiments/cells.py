@@ -15,6 +15,8 @@ import pandas as pd
 from wvm_rl.errors import InputError
 from wvm_rl.files import atomic
 from wvm_rl.model.critic import SHIPPED, Critic, folder_of
+from wvm_rl.model.pool import CHUNK_WINDOWS
+from wvm_rl.model.training import FitConfig
 from wvm_rl.provenance import provenance
 from wvm_rl.runs import finished_at, write_json
 from wvm_rl.scores import by_trajectory
@@ -26,6 +28,28 @@ PAPERS_READING = ("reading.prefixes=0", "reading.smooth=0")  # of every critic: 
 PAIRED = ("hesitation_rmse", "retry_voc", "expert_voc")  # whose differences are taken trajectory by trajectory
 
 Cell = dict[str, Any]
+
+
+def check(config: Any, **least: int) -> None:
+    """Raises InputError for a budget that a cell's commands would refuse, or a machine whose name names no folder."""
+    beyond = FitConfig.warmup + 1
+    least = {"vae_steps": beyond, "pool": CHUNK_WINDOWS, "steps": beyond, "batch": 1} | least
+    for name, bound in least.items():
+        if getattr(config, name) < bound:
+            raise InputError(f"{name}={getattr(config, name)} must be at least {bound}")
+    if config.machine is not None and Path(config.machine).name != config.machine:
+        raise InputError(f"machine={config.machine} must be a plain name: it becomes a folder's")
+
+
+def named_machine(config: Any) -> str:
+    """The machine on which cells are to run.
+
+    Raises:
+        InputError: it has no name.
+    """
+    if config.machine is None:
+        raise InputError("machine=<name> must name this machine: its cells lie apart; run=false needs none")
+    return config.machine
 
 
 def run_module(module: str, *settings: str) -> None:
@@ -47,6 +71,11 @@ class Cells:
     name: str
     results: Path = RESULTS
     runs: Path = Path("runs")
+
+    def numbers(self, name: str) -> list[int]:
+        """The seeds n of which there are records `<name>-<n>-<digest>.json`, of any machine and budget."""
+        found = (self.results / self.name).glob(f"*/{name}-*-*.json")
+        return sorted({int(path.stem.removeprefix(f"{name}-").split("-")[0]) for path in found})
 
     @property
     def machines(self) -> list[str]:
@@ -116,9 +145,10 @@ def _head(columns: list[str]) -> list[str]:
 
 def averaged(cells: Sequence[Cell]) -> list[str]:
     """Columns of a Markdown line: means of SCORES over trainings, ± the standard deviation if there are several."""
-    columns = [np.array([cell[score] for cell in cells]) for score in SCORES]
+    columns = [np.array([cell[score] for cell in cells], float) for score in SCORES]  # undefined ones are null, and NaN
     spreads = [f" ± {column.std(ddof=1):.3f}" if len(column) > 1 else "" for column in columns]
-    return [f"{column.mean():.3f}{spread}" for column, spread in zip(columns, spreads)]
+    pairs = zip(columns, spreads)
+    return [f"{column.mean():.3f}{spread}" if np.isfinite(column).all() else "-" for column, spread in pairs]
 
 
 def differences(pairs: Sequence[tuple[Cell, Cell]]) -> list[str]:

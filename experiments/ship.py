@@ -57,11 +57,14 @@ def pooled_pairs(folders: list[Path]) -> dict[str, Any]:
     Returns:
         `seeds` of the benchmarks; `models`, name -> `wvm_rl.scores.compared`.
     """
+    seeds = [_json(folder / "bench.json")["seed"] for folder in folders]
+    if len(set(seeds)) < len(seeds):
+        raise InputError(f"bench names two benchmarks of one seed ({seeds}): its trajectories would count twice")
     runs = [unshifted(pd.read_parquet(folder / "trajectories.parquet").to_dict("records")) for folder in folders]
     subject, *others = (name for name in runs[0] if all(name in run for run in runs))
     rows = {name: [row for run in runs for row in run[name]] for name in (subject, *others)}
     return {
-        "seeds": [_json(folder / "bench.json")["seed"] for folder in folders],
+        "seeds": seeds,
         "models": {name: compared(rows[subject], rows[name]) for name in others},
     }
 
@@ -83,11 +86,13 @@ def main(config: ShipConfig) -> None:
     if missing := [name for name in FIGURES if not (folders[0] / "figures" / name).exists()]:
         raise InputError(f"{folders[0]}/figures holds no {missing[0]}: run the benchmark to its end")
     for folder in named.values():
-        wanted = ("bench.json", *(["trajectories.parquet"] if folder in folders else []))
+        wanted = ("bench.json", "versions.json", *(["trajectories.parquet"] if folder in folders else []))
         if missing := [name for name in wanted if not (folder / name).exists()]:
             raise InputError(f"{folder} holds no {missing[0]}: run the benchmark to its end")
         if not _json(folder / "versions.json")["inputs"]["critic"].startswith(critic.fingerprint):
             raise InputError(f"{folder} scored another critic than {config.critic}")
+    if not Path(config.notes).is_file():
+        raise InputError(f"notes={config.notes} is no file")
     card, notes = critic.card, Path(config.notes).read_text()
     if AFTER not in card:
         raise InputError(f"{config.critic}/README.md: not a card that wvm_rl.pretrain wrote")

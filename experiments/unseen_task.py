@@ -1,4 +1,4 @@
-"""How a critic scores a task that it never saw: `python -m experiments.unseen_task`.
+"""How a critic scores a task that it never saw: `python -m experiments.unseen_task machine=mine`.
 
 For every task a critic learns the other five and is scored on it, beside the critic that learned all six with the same
 budget on the same machine (`experiments.cells`). Finished cells are kept and committed, interrupted ones go on. Writes
@@ -10,7 +10,18 @@ from itertools import product
 
 from envs.tasks import TASKS
 from experiments.ablations import SEED
-from experiments.cells import Cell, Cells, averaged, differences, header, header_of_differences, named, publish
+from experiments.cells import (
+    Cell,
+    Cells,
+    averaged,
+    check,
+    differences,
+    header,
+    header_of_differences,
+    named,
+    named_machine,
+    publish,
+)
 from wvm_rl import cli
 from wvm_rl.errors import InputError
 
@@ -26,14 +37,13 @@ class UnseenTaskConfig:
     pool: int = 24_000
     steps: int = 1200  # updates of the model
     batch: int = 32  # windows an update
-    machine: str = "here"  # folder of this machine's cells, none of which is taken from another's
+    machine: str | None = None  # name of this machine, for its cells: those of others are not taken for its own
     run: bool = True  # false: only the table, from the finished pairs of all machines
 
     def __post_init__(self) -> None:
         if unknown := [task for task in self.tasks if task not in TASKS]:
             raise InputError(f"tasks has unknown {', '.join(unknown)}: choose from {', '.join(TASKS)}")
-        if min(self.vae_steps, self.pool, self.steps, self.batch) < 1:
-            raise InputError("vae_steps, pool, steps and batch must each be at least 1")
+        check(self)
 
 
 Pairs = dict[str, dict[str, tuple[Cell, Cell]]]  # task -> machine -> the critic that never saw it, and the one that did
@@ -51,7 +61,7 @@ def main(config: UnseenTaskConfig) -> None:
     """Trains and scores what is missing; writes the table of all finished tasks after every one."""
     for task in config.tasks if config.run else []:
         for without in (task, None):
-            scored(config, config.machine, without, task)
+            scored(config, named_machine(config), without, task)
         report(config)
     print(report(config))
 

@@ -46,52 +46,61 @@ def commands(tmp_path, monkeypatch):
 
 
 def test_finished_cells_are_kept(tmp_path, commands, capsys):
-    config = AblationsConfig(variants=["full", "video_frozen"], seeds=2, steps=8)
+    config = AblationsConfig(variants=["full", "video_frozen"], seeds=2, steps=400, machine="here")
     main(config)
     assert [module for module, _ in commands] == ["wvm_rl.pretrain", "wvm_rl.bench"] * 4
-    assert {"video_steps=4", "frozen=true", "model.steps=4", "model_seed=1"} <= set(commands[-2][1])
-    assert "model.steps=8" not in commands[-2][1]
+    assert {"video_steps=200", "frozen=true", "model.steps=200", "model_seed=1"} <= set(commands[-2][1])
+    assert "model.steps=400" not in commands[-2][1]
     shutil.rmtree(tmp_path / "runs")  # as in a fresh clone: the records are enough
     main(config)
     assert len(commands) == 8
-    found = json.loads((tmp_path / "ablations-steps-8.json").read_text())
+    found = json.loads((tmp_path / "ablations-steps-400.json").read_text())
     assert [seed["retry_voc"] for seed in found["variants"]["full"].values()] == [2, 6]
-    text = (tmp_path / "ablations-steps-8.md").read_text()
+    text = (tmp_path / "ablations-steps-400.md").read_text()
     assert "| full | the recipe | 2 | 4.000 ± 2.828 |" in text and "- cells at: c0ffee" in text
     # Cells 4 and 8 after 2 and 6; no retries.
     assert "| video_frozen | 2 | +0.020 [+0.020, +0.020] ± 0.000 | - |" in text
     assert "video_frozen" in capsys.readouterr().out
-    main(AblationsConfig(variants=["video_frozen"], seeds=1, steps=8, machine="there"))  # it has no recipe of its own
-    text = (tmp_path / "ablations-steps-8.md").read_text()
+    main(AblationsConfig(variants=["video_frozen"], seeds=1, steps=400, machine="there"))  # it has no recipe of its own
+    text = (tmp_path / "ablations-steps-400.md").read_text()
     assert "| video_frozen | half" in text and "| 3 | 7.333 ± 3.055 |" in text and "Machines: here, there;" in text
     assert "| video_frozen | 2 | +0.020" in text
-    main(AblationsConfig(variants=["full"], seeds=1, steps=8, machine="there"))
-    text = (tmp_path / "ablations-steps-8.md").read_text()
+    main(AblationsConfig(variants=["full"], seeds=1, steps=400, machine="there"))
+    text = (tmp_path / "ablations-steps-400.md").read_text()
     assert "| video_frozen | 3 | +0.007 [+0.007, +0.007] ± 0.023 |" in text
     assert len(commands) == 12
-    main(AblationsConfig(variants=["full"], seeds=1, steps=8))  # what was finished stays in the tables
-    assert "| video_frozen | 3 |" in (tmp_path / "ablations-steps-8.md").read_text()
+    main(
+        AblationsConfig(variants=["full"], seeds=1, steps=400, machine="here")
+    )  # what was finished stays in the tables
+    assert "| video_frozen | 3 |" in (tmp_path / "ablations-steps-400.md").read_text()
     with pytest.raises(InputError, match="no finished cell"):
-        main(AblationsConfig(variants=["full"], seeds=1, steps=12, run=False))
+        main(AblationsConfig(variants=["full"], seeds=1, steps=600, run=False))
     assert len(commands) == 12
 
 
 def test_wrong_settings_are_refused():
     with pytest.raises(InputError, match="unknown third: choose from full"):
         AblationsConfig(variants=["third"])
-    with pytest.raises(InputError, match="steps=0"):
-        AblationsConfig(steps=0)
+    for settings, message in (
+        ({"steps": 200}, "steps=200 must be at least 202"),  # half of them is no more than the warm-up
+        ({"episodes": 3}, "episodes=3"),
+        ({"machine": "a/b"}, "machine=a/b must be a plain name"),
+    ):
+        with pytest.raises(InputError, match=message):
+            AblationsConfig(**settings)
+    with pytest.raises(InputError, match="machine=<name> must name this machine"):
+        main(AblationsConfig())
 
 
 def test_a_left_out_task_is_in_no_training(tmp_path, commands):
-    unseen_task.main(unseen_task.UnseenTaskConfig(tasks=["can", "milk"]))
+    unseen_task.main(unseen_task.UnseenTaskConfig(tasks=["can", "milk"], machine="here"))
     trained = [settings[0] for module, settings in commands if module == "wvm_rl.pretrain"]
     assert trained == [
         "data.tasks=[lift,bread,cereal,milk,stack]",
         "data.tasks=[lift,can,bread,cereal,milk,stack]",
         "data.tasks=[lift,can,bread,cereal,stack]",
     ]
-    unseen_task.main(unseen_task.UnseenTaskConfig(tasks=["milk"]))
+    unseen_task.main(unseen_task.UnseenTaskConfig(tasks=["milk"], machine="here"))
     found = json.loads((tmp_path / "unseen_task.json").read_text())["tasks"]
     assert found["can"]["here"]["unseen"] != found["can"]["here"]["seen"]
     text = (tmp_path / "unseen_task.md").read_text()

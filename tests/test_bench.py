@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -140,6 +141,9 @@ def test_the_command_leaves_a_run_folder(tmp_path, capsys, fresh):
     assert "Suboptimal-Value-Bench" in capsys.readouterr().out
     assert all((tmp_path / "run" / "figures" / f"{name}.png").exists() for name in ("curves", "calibration"))
     assert (tmp_path / "run" / "bench.md").exists() and (tmp_path / "run" / "bench.tex").exists()
+    predictions(Path(theirs["theirs"]), fresh, lambda table: table.assign(value=table["value"] / 2))
+    with pytest.raises(InputError, match="holds a run with input predictions=theirs"):
+        bench.main(config, tmp_path / "run")
     with pytest.raises(InputError, match=r"fresh\.hdf5 has 4 frames a second now, not 10"):
         bench.main(replace(config, fps=10), tmp_path / "other")
 

@@ -1,5 +1,6 @@
 """The critic: overlap averaging by hand, independence of the batch, files and refusals."""
 
+import hashlib
 import json
 from dataclasses import replace
 
@@ -11,6 +12,7 @@ from safetensors.numpy import load_file, save_file
 
 from experiments import inference
 from tests.model_toy import film, preset, random_critic
+from wvm_rl.data.windows import NO_TEXT
 from wvm_rl.errors import InputError
 from wvm_rl.model.critic import FORMAT, Critic, CriticConfig, folder_of
 from wvm_rl.model.inference import Overlap
@@ -216,6 +218,27 @@ def test_critics_without_the_first_frame_are_as_before(critic, tmp_path):
     assert "first_frame" not in json.loads((tmp_path / "critic" / "config.json").read_text())["model"]
     released = Critic.load(folder_of("tiny-2"))  # whose card says
     assert released.fingerprint.startswith("7145b3a49ef5fc61") and not released.config.model.first_frame
+
+
+@pytest.mark.parametrize(
+    ("name", "config", "weights"),
+    [("tiny", "a28625307c83", "16416ec4b5c6"), ("tiny-2", "b37252d3f4bf", "43b76c28cc85")]
+    + [("tiny-3", "ffb7cf7dd562", "b99a2bb6c51b")],
+)
+def test_shipped_critics_stay_as_released_and_are_saved_as_they_are(name, config, weights, tmp_path):
+    folder = folder_of(name)
+    Critic.load(folder).save(tmp_path / "again")
+    for file, released in (("config.json", config), ("model.safetensors", weights)):
+        content = (folder / file).read_bytes()
+        assert hashlib.sha256(content).hexdigest().startswith(released), file
+        assert (tmp_path / "again" / file).read_bytes() == content, file
+
+
+def test_a_critic_without_text_is_another(critic):
+    """It is told none, so its values are others."""
+    silent = Critic(replace(critic.config, instructions=[NO_TEXT]), critic.params)
+    renamed = Critic(replace(critic.config, instructions=["juggle"]), critic.params)
+    assert silent.fingerprint != critic.fingerprint == renamed.fingerprint
 
 
 def test_draws_of_a_chunks_distribution_spread(critic, clips, values):

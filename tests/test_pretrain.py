@@ -229,6 +229,26 @@ def test_rates_that_the_critic_cannot_read_are_refused_before_collecting():
     assert [plan.fps for plan in collections(DataConfig(tasks=["lift"]), 5.0, 96)] == [5]
 
 
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("pretrained.critic=tini", "neither a folder nor a shipped critic"),
+        ("pretrained.path=absent", "absent"),
+        ("mesh.fsdp=7", "fsdp"),
+        ("wvm=wan2.2-ti2v-5b", "no precomputed text embeddings"),
+        ("out=full", "holds no critic"),
+    ],
+)
+def test_what_cannot_be_trained_is_refused_before_collecting(override, message, tmp_path):
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis.tex").write_text("all of it")
+    environment = os.environ | QUICK | {"PYTHONPATH": str(Path(__file__).parents[1]), "XDG_CACHE_HOME": str(tmp_path)}
+    command = [sys.executable, "-m", "wvm_rl.pretrain", override]
+    ended = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert ended.returncode == 2 and ended.stderr.count("\n") == 1 and message in ended.stderr, ended.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["full"]
+
+
 def hosts(root: Path, die_at: int = -1) -> list[subprocess.Popen]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

@@ -1,5 +1,7 @@
 """Numbers in the README and in the model cards are those of the committed results."""
 
+import re
+
 import pytest
 
 from experiments.readme import README, filled
@@ -10,6 +12,16 @@ from wvm_rl.model.critic import SHIPPED
 @pytest.mark.parametrize("path", [README, *sorted(SHIPPED.glob("*/README.md"))], ids=lambda path: path.parent.name)
 def test_tables_are_those_of_the_results(path):
     assert filled(path.read_text()) == path.read_text(), "run `python -m experiments.readme`"
+
+
+TEXTS = [README, README.parent / "envs" / "README.md", README.parent / "experiments" / "README.md"]
+
+
+@pytest.mark.parametrize("path", [*TEXTS, *sorted(SHIPPED.glob("*/README.md"))], ids=lambda path: path.parent.name)
+def test_links_lead_somewhere(path):
+    text = path.read_text()
+    links = [link.partition("#")[0] for link in re.findall(r"\]\(([^)]+)\)", text) if "://" not in link]
+    assert [link for link in links if not (path.parent / link).exists()] == []
 
 
 @pytest.mark.parametrize(

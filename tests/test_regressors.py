@@ -6,11 +6,10 @@ import numpy as np
 import pytest
 
 from tests.synthetic import ENV_ARGS, dataset, episode
-from wvm_rl.data.windows import Film, WindowsConfig, progress
+from wvm_rl.data.windows import NO_TEXT, Film, WindowsConfig, progress
 from wvm_rl.errors import InputError
 from wvm_rl.model.reading import mixed
 from wvm_rl.values import regressors
-from wvm_rl.values.base import NO_TEXT
 from wvm_rl.values.iql import IQLConfig
 from wvm_rl.values.learned import RegressorConfig, Shelf
 from wvm_rl.values.regressors import CONTEXT, STATE, Films, Frame, State, Video, rewound, so_far

@@ -28,18 +28,20 @@ def config(tmp_path, monkeypatch):
     plain = dataset(tmp_path / "plain.hdf5", [episode(0, 200, [("retry", 60, 89)], quality="retry"), episode(1, 120)])
     clips = {("lift", "bench"): plain, ("lift", "lit"): plain}
     rows = rows_of({name: lambda task, clip, name=name: Blind(name) for name in ("reversed", "clock")}, clips, 20)
-    run = tmp_path / "run"
-    (run / "figures").mkdir(parents=True)
-    for name in ship.FIGURES:
-        (run / "figures" / name).write_bytes(b"png")
-    write_json(run / "bench.json", report(rows, None, {"fps": 10, "horizon_k": 20, "seed": 9000}))
-    pd.DataFrame(rows).to_parquet(run / "trajectories.parquet")
-    origin = {"command": "python -m wvm_rl.bench", "commit": "abc", "inputs": {"critic": critic.fingerprint}}
-    (run / "versions.json").write_text(json.dumps(origin))
+    runs = [tmp_path / "run", tmp_path / "again"]
+    for seed, run in enumerate(runs, 9000):
+        (run / "figures").mkdir(parents=True)
+        for name in ship.FIGURES:
+            (run / "figures" / name).write_bytes(b"png")
+        write_json(run / "bench.json", report(rows, None, {"fps": 10, "horizon_k": 20, "seed": seed}))
+        pd.DataFrame(rows).to_parquet(run / "trajectories.parquet")
+        origin = {"command": "python -m wvm_rl.bench", "commit": "abc", "inputs": {"critic": critic.fingerprint}}
+        (run / "versions.json").write_text(json.dumps(origin))
     (tmp_path / "notes.md").write_text("Weakest on lift.\n\n<!-- table: pairs tiny -->\n\n<!-- end -->\n")
     monkeypatch.setattr(ship, "SHIPPED", tmp_path / "critics")
     monkeypatch.setattr(readme, "RESULTS", tmp_path)
-    settings = {"bench": [str(run)] * 2, "shifts": str(run), "unseen": str(run), "notes": str(tmp_path / "notes.md")}
+    run = str(runs[0])
+    settings = {"bench": [*map(str, runs)], "shifts": run, "unseen": run, "notes": str(tmp_path / "notes.md")}
     return ShipConfig(str(tmp_path / "critic"), **settings, name="tiny")
 
 
@@ -56,7 +58,7 @@ def test_a_shipped_critic_has_its_scores_in_its_card(tmp_path, config):
     scores = read("tiny", "")["models"]
     gap = scores["reversed"]["retry_voc"] - scores["clock"]["retry_voc"]
     assert read("tiny", "_pairs")["models"]["clock"]["retry_voc"] == pytest.approx(gap)
-    assert "| seeds 9000, 9000: `tiny` minus | Hesitation-RMSE |" in shipped.card and "| clock t/T | " in shipped.card
+    assert "| seeds 9000, 9001: `tiny` minus | Hesitation-RMSE |" in shipped.card and "| clock t/T | " in shipped.card
     main(config)  # again, over itself
     assert Critic.load(tmp_path / "critics" / "tiny").card == shipped.card
     Critic(replace(shipped.config, camera="elsewhere"), shipped.params).save(tmp_path / "critics" / "tiny")
@@ -76,4 +78,12 @@ def test_a_benchmark_that_did_not_end_is_refused(tmp_path, config):
     (tmp_path / "run" / "trajectories.parquet").unlink()
     with pytest.raises(InputError, match=r"run holds no trajectories\.parquet"):
         main(config)
+    assert not (tmp_path / "critics").exists()
+
+
+def test_a_benchmark_counts_once(tmp_path, config):
+    with pytest.raises(InputError, match=r"two benchmarks of one seed \(\[9000, 9000\]\)"):
+        main(replace(config, bench=config.bench[:1] * 2))
+    with pytest.raises(InputError, match=r"notes=.*absent is no file"):
+        main(replace(config, notes=str(tmp_path / "absent")))
     assert not (tmp_path / "critics").exists()

@@ -23,7 +23,7 @@ from wvm_rl import cli, figures, scoreboard, scores
 from wvm_rl.bench_clips import SHIFTS, clips, export
 from wvm_rl.data.clips import MADE
 from wvm_rl.data.episodes import Dataset
-from wvm_rl.data.windows import Film, WindowsConfig, varied
+from wvm_rl.data.windows import NO_TEXT, Film, WindowsConfig, varied
 from wvm_rl.errors import InputError
 from wvm_rl.files import atomic, writable
 from wvm_rl.label import label
@@ -32,7 +32,7 @@ from wvm_rl.pretrain import DataConfig, collections, corpus
 from wvm_rl.runs import Run, WandbConfig
 from wvm_rl.speed import labelling_speed
 from wvm_rl.values import VALUES
-from wvm_rl.values.base import NO_TEXT, Source
+from wvm_rl.values.base import Source
 from wvm_rl.values.clock import BLIND, Blind
 from wvm_rl.values.file import Predictions
 from wvm_rl.values.learned import RELEASED, RegressorConfig, Shelf
@@ -183,9 +183,7 @@ def sources_of(
     found |= {name: always(source) for name, source in regressors.items()}
     if floor := regressors.get(FLOOR):
         found[FLOOR] = lambda task, clip: floor if clip == "bench" else None  # the others have no simulator's state
-    return {name: found[name] for name in config.models} | {
-        name: Predictions(name, path).part for name, path in config.predictions.items()
-    }
+    return {name: found[name] for name in config.models}
 
 
 def main(config: BenchConfig, folder: Path) -> None:
@@ -204,11 +202,14 @@ def main(config: BenchConfig, folder: Path) -> None:
     inputs = {"critic": wvm.fingerprint, "episodes": ", ".join(dataset_path(plan).name for plan in fresh.values())}
     if regressors:
         inputs["regressors"] = ", ".join(f"{name} {each.fingerprint[:16]}" for name, each in regressors.items())
+    foreign = {name: Predictions(name, path) for name, path in config.predictions.items()}
+    if foreign:
+        inputs["predictions"] = ", ".join(f"{name} {each.digest[:16]}" for name, each in foreign.items())
     run = Run.open(folder, asdict(config), config.wandb, inputs)
     with run.stage("episodes"):
         datasets = clips(fresh, critic.camera, config.shifts)
     with run.stage("values"):
-        sources = sources_of(config, wvm, regressors)
+        sources = sources_of(config, wvm, regressors) | {name: each.part for name, each in foreign.items()}
         rows = rows_of(sources, datasets, config.horizon_k)
     speed: dict[str, Any] = {}
     if "wvm" in config.models:

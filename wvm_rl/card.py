@@ -68,7 +68,7 @@ CHOICES = """## Choices the paper leaves open
 - Value and video draw their own tau, with Wan's timestep shift.
 - Rewinding rearranges all nine frames; the plateau ratio is a share of the rewound windows; `turn` is the share
   of both kinds that changes direction within the clip.
-- Windows overlap at stride 1; windows before the third frame repeat the first one; std is the disagreement of the
+- Windows overlap at stride 1; windows of the first four frames repeat the first one; std is the disagreement of the
   overlapping predictions, before smoothing.
 - `prefixes` other than the running mean count half, and `smooth` neighbours on either side are averaged into a value;
   with 0 of both the critic is read as the paper does."""

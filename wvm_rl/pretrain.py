@@ -14,13 +14,13 @@ from envs.tasks import EVERY, TASKS
 from wvm_rl import cli
 from wvm_rl.card import write_card
 from wvm_rl.data.episodes import Dataset
-from wvm_rl.data.windows import Film, progress
+from wvm_rl.data.windows import NO_TEXT, Film, progress
 from wvm_rl.errors import InputError
 from wvm_rl.model.codec import fit_size
+from wvm_rl.model.critic import check_vacant
 from wvm_rl.model.presets import PRESETS
-from wvm_rl.model.stages import Corpus, Stages, StagesConfig, train
+from wvm_rl.model.stages import Corpus, Stages, StagesConfig, checked, train
 from wvm_rl.sharding import HostsConfig, MeshConfig, is_first
-from wvm_rl.values.base import NO_TEXT
 
 
 @dataclass
@@ -136,6 +136,9 @@ def main(config: PretrainConfig) -> None:
     else:
         config.hosts.start()
     plans = collections(config.data, config.wvm.fps, config.wvm.size)
+    checked(config, [plan.env.instruction if config.data.text else NO_TEXT for plan in plans])
+    if config.out:
+        check_vacant(Path(config.out).expanduser())
     datasets = [Dataset(collect(plan)) for plan in plans]
     films = corpus(datasets, plans[0].cameras, config.wvm.fps, config.wvm.size, config.data)
     data = {

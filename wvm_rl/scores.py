@@ -59,7 +59,8 @@ def trajectories(
         Rows `task, model, clip, episode, kind, success, first, last, step [F], value [F], final, truth [F] or None,
         delta [N], lapse [N]`: kind is that of the one lapse, expert, failure, cycle or frozen, or `rejected` where the
         truth is not defined; first and last are the lapse's control steps or -1; final is the last step's value; delta
-        are advantages and lapse their labels.
+        are advantages and lapse their labels; those of an episode's last K-1 steps look less far ahead, as methods read
+        them, so that even true values rank a little below 1.
     """
     rows = []
     for episode, value in zip(dataset, values):

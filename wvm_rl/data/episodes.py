@@ -189,7 +189,7 @@ class Dataset:
 
 def nearest(step: np.ndarray, interval: float) -> np.ndarray:
     """Rows of the control steps [F] that are nearest to each moment 0, interval, 2 interval, ... up to the last."""
-    moments = np.arange(0, step[-1] + 1, interval)
+    moments = np.arange(0, step[-1] + 0.5, interval)  # the last frame is nearest to one of them at most
     return np.abs(step[:, None] - moments).argmin(0)
 
 

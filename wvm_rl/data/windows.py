@@ -1,7 +1,7 @@
 """Clip windows of episodes: nine frames in the order prefix, current, future, rewound and relabelled (no JAX).
 
 Window t shows frames t-4 .. t+4 of an episode; frames before the first and after the last repeat those. The
-critic sees windows t = 0 .. F-1 in order at inference (t < 3 start with repeated first frames), and the same
+critic sees windows t = 0 .. F-1 in order at inference (t < 4 start with repeated first frames), and the same
 windows in training. Rewinding (after ReWiND) rearranges all nine frames, the labels follow their frames.
 """
 
@@ -14,6 +14,8 @@ from wvm_rl.errors import InputError
 
 PREFIX, CURRENT, FUTURE = slice(0, 1), slice(1, 5), slice(5, 9)
 CLIP, ANCHOR = 9, 4  # frames of a clip; place of frame t in it
+
+NO_TEXT = ""  # the only instruction of films, and of who learned from them, that come without
 
 
 @dataclass

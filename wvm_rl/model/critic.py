@@ -12,6 +12,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from wvm_rl.data.windows import NO_TEXT
 from wvm_rl.errors import InputError
 from wvm_rl.files import atomic
 from wvm_rl.model import weights
@@ -108,7 +109,8 @@ class Critic:
     def fingerprint(self) -> str:
         """SHA-256 of weights and configuration, as far as they shape its values."""
         shaping = asdict(self.config) | {"model": self.config.model.shaping()}
-        del shaping["instructions"]
+        if self.instructions != [NO_TEXT]:
+            del shaping["instructions"]  # those that read none are told none
         if self.config.reading == Reading():
             del shaping["reading"]  # the only one there was, when critics of before were named
         digest = hashlib.sha256(_json(shaping).encode())
@@ -127,9 +129,7 @@ class Critic:
         Raises:
             InputError: the folder holds something else than a critic, which would be lost.
         """
-        folder = Path(folder)
-        if folder.is_dir() and any(folder.iterdir()) and not _holds_critic(folder):
-            raise InputError(f"{folder} is not empty and holds no critic: choose another folder")
+        check_vacant(Path(folder))
         with atomic(Path(folder)) as partial_folder:
             partial_folder.mkdir()
             weights.save(partial_folder / "model.safetensors", self.params)
@@ -137,6 +137,8 @@ class Critic:
             config["model"]["text"].pop("file", None)  # each user's own, see `load`
             if not self.config.model.first_frame:
                 del config["model"]["first_frame"]  # as critics of before, which had no choice
+            if self.config.reading == Reading():
+                del config["reading"]  # likewise
             (partial_folder / "config.json").write_text(_json(config))
             if self.card:
                 (partial_folder / "README.md").write_text(self.card)
@@ -212,6 +214,12 @@ def folder_of(critic: str) -> Path:
     if not folder.is_dir():
         raise InputError(f"critic={critic} is neither a folder nor a shipped critic: {', '.join(shipped)}")
     return folder
+
+
+def check_vacant(folder: Path) -> None:
+    """Raises InputError if a folder holds something else than a critic, which one that is saved there would replace."""
+    if folder.is_dir() and any(folder.iterdir()) and not _holds_critic(folder):
+        raise InputError(f"{folder} is not empty and holds no critic: choose another folder")
 
 
 def _holds_critic(folder: Path) -> bool:

@@ -6,7 +6,7 @@ stage reuses the earlier ones.
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -89,6 +89,22 @@ class Corpus:
     fingerprint: str  # of all datasets
 
 
+def checked(config: StagesConfig, instructions: Sequence[str]) -> tuple[np.ndarray, dict[str, str]]:
+    """What the model reads of instructions, [I,...], and what tells its start apart.
+
+    Raises:
+        InputError: a mesh, text or start that does not fit the model: nothing could be trained.
+    """
+    sharding.check(config.mesh.make(), WorldValueModel(config.wvm).graph.shapes, config.model.batch)
+    if config.frozen and not config.pretrained.sees_alike(config.wvm):
+        raise InputError(
+            f"frozen=true keeps the video stream of {config.pretrained.critic}, which learned with "
+            f"wvm.first_frame={str(not config.wvm.first_frame).lower()}: give that, or let it train"
+        )
+    text = np.stack([config.wvm.text.tokenize(instruction) for instruction in instructions])
+    return text, config.pretrained.fingerprint(config.wvm)
+
+
 class Stages:
     """The stages of one pretraining; the folder of each is named by a hash of what shapes its result."""
 
@@ -96,17 +112,10 @@ class Stages:
         self.config, self.films, self.root = config, films, root
         self.codec, self.model = Codec(config.wvm), WorldValueModel(config.wvm)
         self.mesh = config.mesh.make()
-        sharding.check(self.mesh, self.model.graph.shapes, config.model.batch)
         # What the VAE sees does not follow how values are taught.
         self._seen = WindowsConfig(jitter=config.windows.jitter, shift=config.windows.shift)
-        self.text = np.stack([config.wvm.text.tokenize(instruction) for instruction in films.instructions])
         preset: WvmConfig = config.wvm
-        pretrained = config.pretrained.fingerprint(preset)
-        if config.frozen and not config.pretrained.sees_alike(preset):
-            raise InputError(
-                f"frozen=true keeps the video stream of {config.pretrained.critic}, which learned with "
-                f"wvm.first_frame={str(not preset.first_frame).lower()}: give that, or let it train"
-            )
+        self.text, pretrained = checked(config, films.instructions)
         self.vae_meta = {
             "films": films.fingerprint,
             "size": preset.size,

@@ -11,8 +11,6 @@ from wvm_rl.data.episodes import Dataset
 from wvm_rl.data.sidecar import Track
 from wvm_rl.errors import InputError
 
-NO_TEXT = ""  # the only instruction of a critic or regressor that was told none
-
 
 class Values(NamedTuple):
     """Values of one episode.

@@ -128,7 +128,7 @@ class Predictions:
         if table["value"].isna().any():
             raise InputError(f"{self.path}: column value has values that are not finite numbers: remove those rows")
         self._rows = {key: rows.sort_values("frame") for key, rows in table.groupby(["task", "clip", "episode"])}
-        self._digest = hashlib.sha256(self.path.read_bytes()).hexdigest()
+        self.digest = hashlib.sha256(self.path.read_bytes()).hexdigest()
 
     def part(self, task: str, clip: str) -> "Part":
         """The source for the dataset of a task's clips."""
@@ -139,7 +139,7 @@ class Part:
     """Values of one dataset's episodes."""
 
     def __init__(self, whole: Predictions, task: str, clip: str):
-        self.name, self.fingerprint = whole.name, f"{whole._digest} {task} {clip}"
+        self.name, self.fingerprint = whole.name, f"{whole.digest} {task} {clip}"
         self._whole, self._task, self._clip = whole, task, clip
 
     def values(self, dataset: Dataset, start: int = 0) -> Iterator[Values]:

@@ -15,14 +15,14 @@ import jax
 import numpy as np
 
 from wvm_rl.data.episodes import Dataset, Episode
-from wvm_rl.data.windows import Film, WindowsConfig, augmented
+from wvm_rl.data.windows import NO_TEXT, Film, WindowsConfig, augmented
 from wvm_rl.errors import InputError
 from wvm_rl.model.codec import fit_size
 from wvm_rl.model.layers import Array
 from wvm_rl.model.reading import Reading
 from wvm_rl.model.training import Batch
 from wvm_rl.model.weights import Graph, Params
-from wvm_rl.values.base import NO_TEXT, Values
+from wvm_rl.values.base import Values
 from wvm_rl.values.learned import TRUTH, RegressorConfig, Shelf, digest, fitted, kept
 from wvm_rl.values.networks import FrameNet, StateNet, VideoNet
 

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from wvm_rl.data.episodes import Dataset, nearest
-from wvm_rl.data.windows import CLIP
+from wvm_rl.data.windows import CLIP, NO_TEXT
 from wvm_rl.errors import InputError
-from wvm_rl.values.base import NO_TEXT, ValueConfig, Values
+from wvm_rl.values.base import ValueConfig, Values
 
 if TYPE_CHECKING:
     from wvm_rl.model.critic import Critic
