@@ -85,7 +85,7 @@ class AblationsConfig:
     def __post_init__(self) -> None:
         if unknown := [name for name in self.variants if name not in VARIANTS]:
             raise InputError(f"variants has unknown {', '.join(unknown)}: choose from {', '.join(VARIANTS)}")
-        check(self, steps=2 * (FitConfig.warmup + 1), episodes=4)  # a variant trains for half of the steps
+        check(self, seeds=1, steps=2 * (FitConfig.warmup + 1), episodes=4)  # a variant trains for half of the steps
 
 
 def settings(config: AblationsConfig, variant: str, seed: int) -> tuple[list[str], list[str]]:
@@ -120,7 +120,7 @@ def finished(config: AblationsConfig) -> Found:
     """All finished cells of this budget on all machines, also those that are not asked for."""
     found: Found = {}
     for variant in VARIANTS:
-        for machine, seed in product(CELLS.machines, CELLS.numbers(variant)):
+        for machine, seed in product(CELLS.machines, CELLS.seeds(variant)):
             if cell := CELLS(machine, f"{variant}-{seed}", *settings(config, variant, seed), run=False):
                 found.setdefault(variant, {})[machine, seed] = cell
     return found
@@ -155,16 +155,15 @@ def tables(found: Found) -> str:
         scores = averaged(list(cells.values()))
         lines.append(f"| {variant} | {VARIANTS[variant][0]} | {len(cells)} | {' | '.join(scores)} |")
     lines += ["", "Means of the trainings ± their standard deviation."]
-    compared = {FULL: [variant for variant in found if variant != FULL], HALF: OF_HALF}
-    for number, (reference, variants) in enumerate(compared.items()):
+    parts: list[str] = []
+    for reference, variants in {FULL: [variant for variant in found if variant != FULL], HALF: OF_HALF}.items():
         base, gaps = found.get(reference, {}), []
         for variant in variants:
             cells = found.get(variant, {})
             if pairs := [(cells[each], base[each]) for each in cells if each in base]:
                 gaps.append(f"| {variant} | {len(pairs)} | {' | '.join(differences(pairs))} |")
-        if gaps:
-            lines += ["", *([] if number else [ABOUT, ""]), *header_of_differences(f"minus {reference}", "trainings")]
-            lines += gaps
+        parts += ["", *header_of_differences(f"minus {reference}", "trainings"), *gaps] if gaps else []
+    lines += ["", ABOUT, *parts] if parts else []
     return "\n".join(lines)
 
 

@@ -37,7 +37,7 @@ def check(config: Any, **least: int) -> None:
     for name, bound in least.items():
         if getattr(config, name) < bound:
             raise InputError(f"{name}={getattr(config, name)} must be at least {bound}")
-    if config.machine is not None and Path(config.machine).name != config.machine:
+    if config.machine is not None and (config.machine in ("", "..") or Path(config.machine).name != config.machine):
         raise InputError(f"machine={config.machine} must be a plain name: it becomes a folder's")
 
 
@@ -72,7 +72,7 @@ class Cells:
     results: Path = RESULTS
     runs: Path = Path("runs")
 
-    def numbers(self, name: str) -> list[int]:
+    def seeds(self, name: str) -> list[int]:
         """The seeds n of which there are records `<name>-<n>-<digest>.json`, of any machine and budget."""
         found = (self.results / self.name).glob(f"*/{name}-*-*.json")
         return sorted({int(path.stem.removeprefix(f"{name}-").split("-")[0]) for path in found})

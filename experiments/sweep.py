@@ -1,10 +1,11 @@
 """Many runs in few programs: `python -m experiments.sweep envs=[lift] "cells=['agent=bc value=clock','agent=awr']"`.
 
 A cell is a run of `wvm_rl.train`, given by its overrides, in a folder of its own. Weights are data, so the policies of
-all cells that share task, episodes and policy, and are all conditioned (by as many numbers) or all not, train and act
-in one program (`wvm_rl.train.pipeline`), at most `together` of them; each gets the numbers that it would have got
-alone. Finished cells are skipped, an interrupted program goes on. Cells for other machines: `wvm_rl.train -m` with
-Hydra's launchers. Overrides of all cells are quoted like each one's: `"common='data=mixed seeds=2'"`.
+all cells that share task, episodes and policy, and are all conditioned or all not, train and act in one program
+(`wvm_rl.train.pipeline`), at most `together` of them; each gets the numbers that it would have got alone (conditions of
+several sizes need `together=1`). Finished cells are skipped, an interrupted program goes on. Cells for other machines:
+`wvm_rl.train -m` with Hydra's launchers. Overrides of all cells are quoted like each one's:
+`"common='data=mixed seeds=2'"`.
 """
 
 import hashlib

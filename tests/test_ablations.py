@@ -34,7 +34,7 @@ def commands(tmp_path, monkeypatch):
         if module == "wvm_rl.pretrain":
             (folder / "config.json").write_text("{}")
         else:
-            content = dict.fromkeys(SCORES, float(len(given))) | {"critic": "abc"}
+            content = dict.fromkeys(SCORES, float(len(given))) | {"critic": "abc", "retry_voc": None}  # no retries
             (folder / "bench.json").write_text(json.dumps(content))
             pd.DataFrame(trajectories(len(given))).to_parquet(folder / "trajectories.parquet")
             (folder / "versions.json").write_text(json.dumps({"commit": "c0ffee"}))
@@ -55,9 +55,9 @@ def test_finished_cells_are_kept(tmp_path, commands, capsys):
     main(config)
     assert len(commands) == 8
     found = json.loads((tmp_path / "ablations-steps-400.json").read_text())
-    assert [seed["retry_voc"] for seed in found["variants"]["full"].values()] == [2, 6]
+    assert [seed["hesitation_rmse"] for seed in found["variants"]["full"].values()] == [2, 6]
     text = (tmp_path / "ablations-steps-400.md").read_text()
-    assert "| full | the recipe | 2 | 4.000 ± 2.828 |" in text and "- cells at: c0ffee" in text
+    assert "| full | the recipe | 2 | 4.000 ± 2.828 | - | 4.000" in text and "- cells at: c0ffee" in text
     # Cells 4 and 8 after 2 and 6; no retries.
     assert "| video_frozen | 2 | +0.020 [+0.020, +0.020] ± 0.000 | - |" in text
     assert "video_frozen" in capsys.readouterr().out
@@ -73,9 +73,12 @@ def test_finished_cells_are_kept(tmp_path, commands, capsys):
         AblationsConfig(variants=["full"], seeds=1, steps=400, machine="here")
     )  # what was finished stays in the tables
     assert "| video_frozen | 3 |" in (tmp_path / "ablations-steps-400.md").read_text()
+    main(AblationsConfig(variants=["half"], seeds=1, steps=400, machine="here"))
+    text = (tmp_path / "ablations-steps-400.md").read_text()
+    assert "| video_frozen | 1 | -0.100" in text[text.index("| minus half |") :]  # cell 4 after cell 14
     with pytest.raises(InputError, match="no finished cell"):
         main(AblationsConfig(variants=["full"], seeds=1, steps=600, run=False))
-    assert len(commands) == 12
+    assert len(commands) == 14
 
 
 def test_wrong_settings_are_refused():
@@ -85,6 +88,9 @@ def test_wrong_settings_are_refused():
         ({"steps": 200}, "steps=200 must be at least 202"),  # half of them is no more than the warm-up
         ({"episodes": 3}, "episodes=3"),
         ({"machine": "a/b"}, "machine=a/b must be a plain name"),
+        ({"machine": ""}, "machine= must be"),
+        ({"machine": ".."}, r"machine=\.\. must be"),
+        ({"seeds": 0}, "seeds=0"),
     ):
         with pytest.raises(InputError, match=message):
             AblationsConfig(**settings)

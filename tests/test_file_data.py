@@ -5,10 +5,12 @@ import shutil
 from dataclasses import replace
 
 import h5py
+import numpy as np
 import pytest
 
-from envs.tasks import EVERY
+from envs.tasks import EVERY, POLICY_KEYS
 from tests.conftest import needs_egl
+from tests.synthetic import ENV_ARGS, dataset, episode
 from tests.test_train import job
 from wvm_rl.config import EvaluationConfig, FileData
 from wvm_rl.data.episodes import Dataset
@@ -61,6 +63,16 @@ def test_frames_that_the_critic_cannot_read_are_rendered_into_a_copy(file):
     assert seen.path.parent == file.parent and file.read_bytes() == before
     assert given(seen.path, "wvm").dataset().path == seen.path  # nothing to render
     assert given(file).dataset().path == file  # a source that sees nothing
+
+
+def test_an_episode_too_short_for_the_critic_is_refused_before_it_is_rendered(tmp_path):
+    obs = {key: np.zeros((30, 3), np.float32) for key in POLICY_KEYS}
+    episodes = [replace(episode(index, 30, interval=0), obs=obs) for index in range(2)]
+    env_args = ENV_ARGS | {"env_kwargs": {"control_freq": 20, "robots": "Panda"}}
+    data = dataset(tmp_path / "short.hdf5", episodes, env_args)
+    assert given(data.path).dataset().path == data.path
+    with pytest.raises(InputError, match=r"short\.hdf5: demo_0 is shorter than a clip of the critic, 9 frames at 5 a"):
+        given(data.path, "wvm")
 
 
 def test_files_that_do_not_fit_are_refused(file):

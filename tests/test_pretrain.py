@@ -237,6 +237,8 @@ def test_rates_that_the_critic_cannot_read_are_refused_before_collecting():
         ("mesh.fsdp=7", "fsdp"),
         ("wvm=wan2.2-ti2v-5b", "no precomputed text embeddings"),
         ("out=full", "holds no critic"),
+        ("out=full/thesis.tex", "is a file"),
+        ("out=/dev/null/critic", "/dev/null"),
     ],
 )
 def test_what_cannot_be_trained_is_refused_before_collecting(override, message, tmp_path):

@@ -19,9 +19,19 @@ TEXTS = [README, README.parent / "envs" / "README.md", README.parent / "experime
 
 @pytest.mark.parametrize("path", [*TEXTS, *sorted(SHIPPED.glob("*/README.md"))], ids=lambda path: path.parent.name)
 def test_links_lead_somewhere(path):
-    text = path.read_text()
-    links = [link.partition("#")[0] for link in re.findall(r"\]\(([^)]+)\)", text) if "://" not in link]
-    assert [link for link in links if not (path.parent / link).exists()] == []
+    lost = []
+    for link in re.findall(r"\]\(([^)]+)\)", path.read_text()):
+        place, _, anchor = link.partition("#")
+        target = path.parent / place if place else path
+        if "://" not in link and not (target.exists() and (not anchor or anchor in anchors(target.read_text()))):
+            lost.append(link)
+    assert lost == []
+
+
+def anchors(text: str) -> set[str]:
+    """Of a text's headings, as GitHub names them."""
+    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 @pytest.mark.parametrize(

@@ -75,15 +75,20 @@ def test_scores_of_another_critic_are_refused(tmp_path, config):
 
 
 def test_a_benchmark_that_did_not_end_is_refused(tmp_path, config):
-    (tmp_path / "run" / "trajectories.parquet").unlink()
-    with pytest.raises(InputError, match=r"run holds no trajectories\.parquet"):
-        main(config)
+    for name in ("trajectories.parquet", "versions.json"):
+        (tmp_path / "run" / name).unlink()
+        with pytest.raises(InputError, match=f"run holds no {name}"):
+            main(config)
     assert not (tmp_path / "critics").exists()
 
 
 def test_a_benchmark_counts_once(tmp_path, config):
     with pytest.raises(InputError, match=r"two benchmarks of one seed \(\[9000, 9000\]\)"):
         main(replace(config, bench=config.bench[:1] * 2))
+    assert not (tmp_path / "critics").exists()
+
+
+def test_absent_notes_are_refused(tmp_path, config):
     with pytest.raises(InputError, match=r"notes=.*absent is no file"):
         main(replace(config, notes=str(tmp_path / "absent")))
     assert not (tmp_path / "critics").exists()

@@ -16,6 +16,7 @@ from wvm_rl.card import write_card
 from wvm_rl.data.episodes import Dataset
 from wvm_rl.data.windows import NO_TEXT, Film, progress
 from wvm_rl.errors import InputError
+from wvm_rl.files import writable
 from wvm_rl.model.codec import fit_size
 from wvm_rl.model.critic import check_vacant
 from wvm_rl.model.presets import PRESETS
@@ -138,7 +139,8 @@ def main(config: PretrainConfig) -> None:
     plans = collections(config.data, config.wvm.fps, config.wvm.size)
     checked(config, [plan.env.instruction if config.data.text else NO_TEXT for plan in plans])
     if config.out:
-        check_vacant(Path(config.out).expanduser())
+        check_vacant(out := Path(config.out).expanduser())
+        writable(out.parent)
     datasets = [Dataset(collect(plan)) for plan in plans]
     films = corpus(datasets, plans[0].cameras, config.wvm.fps, config.wvm.size, config.data)
     data = {

@@ -17,7 +17,8 @@ from envs.render import shown
 from envs.tasks import CONTROL_FREQUENCY, TaskConfig, frame_rate
 from wvm_rl.advantage import shuffled
 from wvm_rl.config import FileData, TrainConfig
-from wvm_rl.data.episodes import Dataset, Episode
+from wvm_rl.data.episodes import Dataset, Episode, nearest
+from wvm_rl.data.windows import CLIP
 from wvm_rl.errors import InputError
 from wvm_rl.films import FPS, SIZE
 from wvm_rl.label import tracks
@@ -80,7 +81,8 @@ class Given:
     """Episodes of a file, which stays as it is: frames that it lacks are rendered into a copy beside it.
 
     Raises:
-        InputError: no dataset, one of another environment, or one that lacks what the run reads.
+        InputError: no dataset, one of another environment, or one that lacks what policy or critic read; what other
+            sources read they ask for themselves.
     """
 
     config: TrainConfig
@@ -94,10 +96,22 @@ class Given:
         for episode in found:
             name = f"{found.path}: {found.name(episode.index)}"
             observation(episode.obs, config.obs.keys, name)
-            if isinstance(source, Wvm) and source.reads and not episode.instruction:
-                raise InputError(f"{name} has no instruction, which value=wvm reads: add the attribute `instruction`")
             if (self._blind or config.obs.cameras) and not (episode.states.size and episode.model_file):
                 raise InputError(f"{name} has no states or no model_file, from which pictures are to be rendered")
+            if isinstance(source, Wvm):
+                self._check_seen(name, episode, source)
+
+    def _check_seen(self, name: str, episode: Episode, source: Wvm) -> None:
+        """Raises InputError unless the critic can judge the episode."""
+        fps = source.critic.fps
+        rendered = np.arange(0, len(episode), CONTROL_FREQUENCY // frame_rate(fps))
+        steps = rendered if self._blind else self._found.frame_steps(episode.index)
+        if len(nearest(steps, CONTROL_FREQUENCY / fps)) < CLIP:
+            raise InputError(
+                f"{name} is shorter than a clip of the critic, {CLIP} frames at {fps:g} a second: remove it"
+            )
+        if source.reads and not episode.instruction:
+            raise InputError(f"{name} has no instruction, which value=wvm reads: add the attribute `instruction`")
 
     @property
     def identity(self) -> str:

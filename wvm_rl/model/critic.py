@@ -217,7 +217,9 @@ def folder_of(critic: str) -> Path:
 
 
 def check_vacant(folder: Path) -> None:
-    """Raises InputError if a folder holds something else than a critic, which one that is saved there would replace."""
+    """Raises InputError if a path holds something else than a critic, which one that is saved there would replace."""
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder} is a file: choose a folder")
     if folder.is_dir() and any(folder.iterdir()) and not _holds_critic(folder):
         raise InputError(f"{folder} is not empty and holds no critic: choose another folder")
 
