@@ -12,7 +12,7 @@ from tests.synthetic import Brightness, dataset, episode
 from wvm_rl import bench, bench_clips
 from wvm_rl.bench import BenchConfig
 from wvm_rl.errors import InputError
-from wvm_rl.pretrain import DataConfig
+from wvm_rl.footage import ScriptedFilms
 from wvm_rl.scores import pooled
 from wvm_rl.values.file import Predictions
 from wvm_rl.values.learned import RELEASED
@@ -61,8 +61,8 @@ def test_settings_out_of_range_are_refused(wrong):
 
 
 def test_no_workers_are_not_any_number_of_them():
-    assert BenchConfig(workers=0, data=DataConfig(workers=2)).workers == 0  # which collecting refuses
-    assert BenchConfig(data=DataConfig(workers=2)).workers == 2
+    assert BenchConfig(workers=0, data=ScriptedFilms(workers=2)).workers == 0  # which collecting refuses
+    assert BenchConfig(data=ScriptedFilms(workers=2)).workers == 2
 
 
 def test_shifts_are_looks_of_the_episodes_or_other_episodes():
@@ -118,7 +118,7 @@ def test_released_regressors_read_as_when_they_were_released(tmp_path, monkeypat
 def test_places_and_names_are_checked():
     with pytest.raises(InputError, match=r"predictions\.clock has the name of a model"):
         BenchConfig(predictions={"clock": "a.parquet"})
-    assert BenchConfig(data=DataConfig(root="elsewhere")).root == "elsewhere"
+    assert BenchConfig(data=ScriptedFilms(root="elsewhere")).root == "elsewhere"
     with pytest.raises(InputError, match=r"predictions\.theirs=a\.parquet is no file"):
         BenchConfig(predictions={"theirs": "a.parquet"})
 

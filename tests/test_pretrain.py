@@ -20,7 +20,6 @@ from safetensors.numpy import load_file
 
 from tests.conftest import QUICK
 from tests.model_toy import corpus, stages
-from tests.synthetic import dataset, episode
 from wvm_rl.data.windows import Windows, WindowsConfig
 from wvm_rl.errors import InputError
 from wvm_rl.model import stages as module
@@ -31,8 +30,6 @@ from wvm_rl.model.pool import CHUNK_WINDOWS, fill, shuffled_rows
 from wvm_rl.model.stages import Stages, train
 from wvm_rl.model.training import FitConfig, Training
 from wvm_rl.model.wvm import LossConfig
-from wvm_rl.pretrain import DataConfig, collections
-from wvm_rl.pretrain import corpus as expert_films
 
 LINE = FitConfig(steps=60, batch=4, learning_rate=0.2, warmup=5, average=0.5, save_every=20)
 
@@ -222,16 +219,12 @@ def test_trainings_that_share_a_stage_make_it_once(whole, tmp_path):
         np.testing.assert_array_equal(second[name], value)
 
 
-def test_rates_that_the_critic_cannot_read_are_refused_before_collecting():
-    for fps in (0, 2):
-        with pytest.raises(InputError, match=f"data.fps={fps}: the critic reads 5 frames"):
-            collections(DataConfig(fps=fps), 5.0, 96)
-    assert [plan.fps for plan in collections(DataConfig(tasks=["lift"]), 5.0, 96)] == [5]
-
-
 @pytest.mark.parametrize(
     ("override", "message"),
     [
+        ("data.fps=2", "data.fps=2: the critic reads 5 frames"),
+        ("data=file", "data.paths has no default"),
+        ("data=file data.paths=[absent.hdf5]", "absent.hdf5: no such dataset"),
         ("pretrained.critic=tini", "neither a folder nor a shipped critic"),
         ("pretrained.path=absent", "absent"),
         ("mesh.fsdp=7", "fsdp"),
@@ -245,7 +238,7 @@ def test_what_cannot_be_trained_is_refused_before_collecting(override, message, 
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.tex").write_text("all of it")
     environment = os.environ | QUICK | {"PYTHONPATH": str(Path(__file__).parents[1]), "XDG_CACHE_HOME": str(tmp_path)}
-    command = [sys.executable, "-m", "wvm_rl.pretrain", override]
+    command = [sys.executable, "-m", "wvm_rl.pretrain", *override.split()]
     ended = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert ended.returncode == 2 and ended.stderr.count("\n") == 1 and message in ended.stderr, ended.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["full"]
@@ -320,19 +313,3 @@ def test_a_critic_learns_to_see_the_first_frame(whole, tmp_path):
     assert np.load(pool / "training" / "latents.npy", mmap_mode="r").shape[1] == 3
     critic.save(tmp_path / "watching")
     assert Critic.load(tmp_path / "watching").fingerprint == critic.fingerprint
-
-
-def test_films_of_looks_rates_and_no_instruction(tmp_path):
-    episodes = [replace(episode(index, 80 + index), quality="expert") for index in range(3)]
-    for each in episodes:
-        each.frames["workspace.random0"] = each.frames["workspace.moved10"] = 255 - each.frames["workspace"]
-    data = dataset(tmp_path / "d.hdf5", episodes)
-    seen = ["workspace", "workspace.random0"]  # another look in the file is not learned from
-    films = expert_films([data], seen, 4.0, 16, DataConfig(held_out=1))
-    assert len(films.training) == 4 and len(films.held_out) == 2 and films.camera == "workspace"
-    assert films.instructions == ["lift the red cube"]
-    np.testing.assert_array_equal(films.training[1].frames, 255 - films.training[0].frames)
-    slow = expert_films([data], seen, 2.0, 16, DataConfig(held_out=1, text=False))
-    assert slow.instructions == [""] and slow.fingerprint != films.fingerprint
-    np.testing.assert_array_equal(slow.training[0].frames, films.training[0].frames[::2])
-    np.testing.assert_allclose(slow.training[0].progress, films.training[0].progress[::2])

@@ -26,9 +26,9 @@ from wvm_rl.data.episodes import Dataset
 from wvm_rl.data.windows import NO_TEXT, Film, WindowsConfig, varied
 from wvm_rl.errors import InputError
 from wvm_rl.files import atomic, writable
+from wvm_rl.footage import ScriptedFilms, corpus
 from wvm_rl.label import label
 from wvm_rl.model.critic import Critic
-from wvm_rl.pretrain import DataConfig, collections, corpus
 from wvm_rl.runs import Run, WandbConfig
 from wvm_rl.speed import labelling_speed
 from wvm_rl.values import VALUES
@@ -63,7 +63,7 @@ class BenchConfig:
     shifts: list[str] = field(default_factory=list)  # see SHIFTS; `all` names every one
     horizon_k: int = 20  # control steps over which advantages are ranked
     critic: str = DEFAULT  # a critic shipped with this package, or the folder of one
-    data: DataConfig = field(default_factory=lambda: DataConfig(seed=2))  # for regressors: DEFAULT's last films
+    data: ScriptedFilms = field(default_factory=lambda: ScriptedFilms(seed=2))  # for regressors: DEFAULT's last films
     windows: WindowsConfig = field(default_factory=varied)  # how the films' pictures vary for them
     frame: RegressorConfig = field(default_factory=lambda: RegressorConfig(steps=4000, batch=128))
     video: RegressorConfig = field(default_factory=lambda: RegressorConfig(steps=4000, batch=16))
@@ -131,7 +131,7 @@ def regressors_of(config: BenchConfig, critic: Critic) -> dict[str, Source]:
     """The regressors asked for, by name; nothing is collected or trained before they are asked for values."""
     if not any(name in LEARNED for name in config.models):
         return {}
-    known = collections(replace(config.data, root=config.root, workers=config.workers), critic.fps, critic.size)
+    known = replace(config.data, root=config.root, workers=config.workers).plans(critic.fps, critic.size)
     silent = {"root", "workers", *([] if config.data.raised else ["raised"])}  # as when released ones were named
     data = {name: value for name, value in asdict(config.data).items() if name not in silent}
     folder, released = data_folder(config.root) / "regressors", RELEASED if config.released else None
@@ -140,7 +140,7 @@ def regressors_of(config: BenchConfig, critic: Critic) -> dict[str, Source]:
 
     def films() -> Sequence[Film]:
         datasets = [dataset() for dataset in experts.values()]
-        found = corpus(datasets, known[0].cameras, critic.fps, critic.size, config.data)
+        found = corpus(datasets, known[0].cameras, critic.fps, critic.size, config.data.held_out, config.data.text)
         if found.instructions != told:
             raise InputError(
                 f"data: the episodes' instructions are {found.instructions}, not {told}: collect them again"

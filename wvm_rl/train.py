@@ -103,14 +103,16 @@ def pipeline(jobs: Sequence[Job], checkpoints: Path) -> list[dict[str, Any]]:
         kept = checkpoints.parent / ROLLOUTS
         rows, recordings = evaluate(first, trained, asked, {part.start for part in parts}, kept)
     summaries = [
-        finish(job, run, own, favour, [row for each in rows[part] for row in each], recordings.get(part.start, {}))
+        leave(job, run, own, favour, [row for each in rows[part] for row in each], recordings.get(part.start, {}))
         for job, run, own, favour, part in zip(jobs, runs, samples, favours, parts)
     ]
+    for run, summary in zip(runs, summaries):  # none before all can: what is finished trains no more with the others
+        run.finish(summary)
     kept.unlink(missing_ok=True)
     return summaries
 
 
-def finish(
+def leave(
     job: Job,
     run: Run,
     samples: Samples,
@@ -118,7 +120,7 @@ def finish(
     rows: list[dict],
     recordings: dict[int, Recording],
 ) -> dict[str, Any]:
-    """Writes what a run leaves behind: rollouts, videos, and last the summary, which it returns.
+    """Writes what a run leaves behind, rollouts and videos, but for the summary, which it returns.
 
     Args:
         favour: of `wvm_rl.inspect.inspected`.
@@ -135,9 +137,7 @@ def finish(
             films(job.folder / "videos", config.env, job.source, filmed)
     if kept:
         as_episodes(job.folder / "rollouts.hdf5", config.env, samples.dataset.env_args, kept)
-    summary = summarise(config, samples, favour, rows, job.inputs, run.seconds)
-    run.finish(summary)
-    return summary
+    return summarise(config, samples, favour, rows, job.inputs, run.seconds)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,101 @@
+"""What critics learn from: films of scripted experts and of files."""
+
+import json
+from dataclasses import replace
+
+import h5py
+import numpy as np
+import pytest
+
+from tests.model_toy import stages
+from tests.synthetic import dataset, episode
+from wvm_rl.data.episodes import Dataset
+from wvm_rl.errors import InputError
+from wvm_rl.footage import FileFilms, ScriptedFilms, corpus
+
+
+def test_rates_that_the_critic_cannot_read_are_refused_before_collecting():
+    for fps in (0, 2):
+        with pytest.raises(InputError, match=f"data.fps={fps}: the critic reads 5 frames"):
+            ScriptedFilms(fps=fps).plans(5.0, 96)
+    assert [plan.fps for plan in ScriptedFilms(tasks=["lift"]).plans(5.0, 96)] == [5]
+
+
+def test_films_of_looks_rates_and_no_instruction(tmp_path):
+    episodes = [replace(episode(index, 80 + index), quality="expert") for index in range(3)]
+    for each in episodes:
+        each.frames["workspace.random0"] = each.frames["workspace.moved10"] = 255 - each.frames["workspace"]
+    data = dataset(tmp_path / "d.hdf5", episodes)
+    seen = ["workspace", "workspace.random0"]  # another look in the file is not learned from
+    films = corpus([data], seen, 4.0, 16, 1)
+    assert len(films.training) == 4 and len(films.held_out) == 2 and films.camera == "workspace"
+    assert films.instructions == ["lift the red cube"]
+    np.testing.assert_array_equal(films.training[1].frames, 255 - films.training[0].frames)
+    slow = corpus([data], seen, 2.0, 16, 1, text=False)
+    assert slow.instructions == [""] and slow.fingerprint != films.fingerprint
+    np.testing.assert_array_equal(slow.training[0].frames, films.training[0].frames[::2])
+    np.testing.assert_allclose(slow.training[0].progress, films.training[0].progress[::2])
+
+
+def demonstrations(path, count=4, fps=30, size=32, instruction="fold the towel"):
+    """A file with no more than a robot's recordings have: actions, what a camera saw, and what was to be done."""
+    rng = np.random.default_rng(0)
+    with h5py.File(path, "w") as file:
+        data = file.create_group("data")
+        data.attrs["env_args"] = json.dumps({"control_freq": fps})
+        for index in range(count):
+            demo, length = data.create_group(f"demo_{index}"), 90 + index
+            demo["actions"] = rng.normal(size=(length, 6)).astype(np.float32)
+            demo["frames/front"] = rng.integers(0, 255, (length, size, size, 3), np.uint8)
+            demo["frames/step"] = np.arange(length, dtype=np.int32)
+            demo.attrs["instruction"] = instruction
+    return path
+
+
+def test_critics_learn_from_a_robots_own_recordings(tmp_path):
+    path = demonstrations(tmp_path / "mine.hdf5")
+    footage, preset = FileFilms([str(path)], ["front"], held_out=1), stages().wvm
+    assert footage.announced(preset) == ["fold the towel"]
+    films = footage.films(preset)
+    assert (len(films.training), len(films.held_out), films.camera) == (3, 1, "front")
+    frames, step = Dataset(path).frames(2, "front", preset.fps)
+    assert films.training[2].frames.shape == (len(step), preset.size, preset.size, 3)
+    np.testing.assert_allclose(films.training[2].progress, step / 91, rtol=1e-6)
+    blocks = frames.reshape(len(step), preset.size, 32 // preset.size, preset.size, 32 // preset.size, 3)
+    np.testing.assert_array_equal(films.training[2].frames, np.round(blocks.mean((2, 4))))
+
+
+def test_a_file_teaches_what_its_collection_does(tmp_path):
+    """The same fingerprint names the same films."""
+    data = dataset(tmp_path / "d.hdf5", [episode(index, 80) for index in range(3)])
+    preset = replace(stages().wvm, fps=data.fps)
+    given = FileFilms([str(data.path)], held_out=1).films(preset)
+    assert given.fingerprint == corpus([data], ["workspace"], data.fps, preset.size, 1).fingerprint
+
+
+def test_only_successful_experts_are_learned_from(tmp_path, capsys):
+    kinds = [("expert", True), ("hesitation", True), ("failure", False), ("expert", True)]
+    episodes = [episode(index, 80, (), success, quality) for index, (quality, success) in enumerate(kinds)]
+    path = dataset(tmp_path / "mixed.hdf5", episodes).path
+    preset = replace(stages().wvm, fps=4.0)
+    films = FileFilms([str(path)], held_out=1).films(preset)
+    assert (len(films.training), len(films.held_out)) == (1, 1)
+    assert "mixed.hdf5: 2 of 4 episodes are no successful experts': left out" in capsys.readouterr().out
+    with pytest.raises(InputError, match=r"has 2 successful experts' episodes, 2 of them among its last 4"):
+        FileFilms([str(path)], held_out=4).films(preset)
+
+
+@pytest.mark.parametrize(
+    ("settings", "cameras", "message"),
+    [
+        ({"instruction": ""}, ["front"], r"demo_0 has no instruction: add the attribute, or learn without"),
+        ({"size": 33}, ["front"], r"demo_0 has frames of 33x33 of front, the critic reads"),
+        ({"fps": 2}, ["front"], r"mine\.hdf5 has 2 frames a second, the critic reads"),
+        ({}, ["wrist"], r"demo_0 has no frames of camera wrist \(all episodes have: front\)"),
+        ({}, [], r"data\.cameras must name at least one"),
+    ],
+)
+def test_films_that_no_critic_can_learn_from_are_refused(tmp_path, settings, cameras, message):
+    path = demonstrations(tmp_path / "mine.hdf5", **settings)
+    with pytest.raises(InputError, match=message):
+        FileFilms([str(path)], cameras, held_out=1).announced(stages().wvm)
