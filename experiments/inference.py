@@ -135,7 +135,7 @@ def main(config: InferenceConfig) -> None:
 
     def films(dataset: Dataset) -> Iterator[tuple[np.ndarray, str]]:
         for episode in tqdm(dataset, desc="encoding", unit="ep"):
-            yield dataset.frames(episode.index, critic.camera, critic.fps)[0], source.told(episode.instruction)
+            yield dataset.frames(episode.index, critic.camera, critic.fps)[0], episode.instruction
 
     latents = {task: list(critic.programs.encoded(films(dataset))) for task, dataset in datasets.items()}
     lines = [f"| variant | what | {' | '.join(name.replace('_', ' ') for name in SHOWN)} |", "|---" * 8 + "|"]

@@ -11,6 +11,7 @@ import pytest
 from tests.synthetic import Brightness, dataset, episode
 from wvm_rl import bench, bench_clips
 from wvm_rl.bench import BenchConfig
+from wvm_rl.data.windows import WindowsConfig
 from wvm_rl.errors import InputError
 from wvm_rl.footage import ScriptedFilms
 from wvm_rl.scores import pooled
@@ -53,7 +54,15 @@ def predictions(path, data, change=lambda table: table):
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"models": ["gvl"]}, {"models": []}, {"episodes": 1}, {"draws": 0}, {"horizon_k": 1}, {"tasks": ["fly"]}],
+    [
+        {"models": ["gvl"]},
+        {"models": []},
+        {"episodes": 1},
+        {"draws": 0},
+        {"horizon_k": 1},
+        {"tasks": ["fly"]},
+        {"windows": WindowsConfig()},
+    ],
 )
 def test_settings_out_of_range_are_refused(wrong):
     with pytest.raises(InputError, match=next(iter(wrong))):

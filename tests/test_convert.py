@@ -14,6 +14,8 @@ from wvm_rl.convert import ConvertConfig, convert
 from wvm_rl.data.episodes import Dataset
 from wvm_rl.errors import InputError
 
+pytestmark = pytest.mark.filterwarnings("ignore:.*os.fork")  # JAX warns of it; ffmpeg's child starts another program
+
 FRONT, WRIST = "observation.images.front", "observation.images.wrist"
 LENGTHS, RATE = (40, 33), 30
 

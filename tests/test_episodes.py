@@ -157,6 +157,13 @@ def test_nothing_is_left_of_a_bad_episode(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("rate", [29.97, 0, "20"])
+def test_rates_that_are_not_whole_are_refused(tmp_path, rate):
+    data = dataset(tmp_path / "d.hdf5", [episode()], ENV_ARGS | {"control_freq": rate})
+    with pytest.raises(InputError, match=f"control_freq={rate}, must be a whole number"):
+        _ = data.fps
+
+
 def test_uneven_frame_rates_have_no_fps(tmp_path):
     mixed = dataset(tmp_path / "uneven.hdf5", [episode(0), episode(1, interval=10)])
     with pytest.raises(InputError, match=r"demo_1/frames/step rises by \[5, 10\]"):

@@ -10,7 +10,7 @@ import pytest
 
 from envs.tasks import EVERY, POLICY_KEYS
 from tests.conftest import needs_egl
-from tests.synthetic import ENV_ARGS, dataset, episode
+from tests.synthetic import ENV_ARGS, Brightness, dataset, episode
 from tests.test_train import job
 from wvm_rl.config import EvaluationConfig, FileData
 from wvm_rl.data.episodes import Dataset
@@ -18,6 +18,7 @@ from wvm_rl.errors import InputError
 from wvm_rl.samples import origin
 from wvm_rl.train import main
 from wvm_rl.values import VALUES
+from wvm_rl.values.wvm import Wvm
 
 pytestmark = pytest.mark.usefixtures("compile_quickly")
 
@@ -41,6 +42,7 @@ def test_a_file_gives_what_its_recipe_gives(tmp_path):
     main(job(tmp_path, evaluation=keeping, data=data), tmp_path / "given")
     kept = [tmp_path / name / "rollouts.hdf5" for name in ("scripted", "given")]
     assert kept[0].read_bytes() == kept[1].read_bytes()
+    assert {episode.quality for episode in Dataset(kept[0])} <= {"mixed", "failure"}
     summary = json.loads((tmp_path / "given" / "summary.json").read_text())
     assert (summary["recipe"], summary["episodes"]) == ("file", 4)
 
@@ -73,6 +75,13 @@ def test_an_episode_too_short_for_the_critic_is_refused_before_it_is_rendered(tm
     assert given(data.path).dataset().path == data.path
     with pytest.raises(InputError, match=r"short\.hdf5: demo_0 is shorter than a clip of the critic, 9 frames at 5 a"):
         given(data.path, "wvm")
+
+
+def test_critics_that_see_more_than_the_simulator_shows_are_refused(file):
+    source = Wvm(Brightness())
+    source.critic.fps = 30.0
+    with pytest.raises(InputError, match="30 frames a second are wanted, of 20 control steps"):
+        origin(job(file.parent, data=FileData(str(file))), source)
 
 
 def test_files_that_do_not_fit_are_refused(file):

@@ -65,24 +65,36 @@ def test_critics_learn_from_a_robots_own_recordings(tmp_path):
     np.testing.assert_array_equal(films.training[2].frames, np.round(blocks.mean((2, 4))))
 
 
-def test_a_file_teaches_what_its_collection_does(tmp_path):
-    """The same fingerprint names the same films."""
-    data = dataset(tmp_path / "d.hdf5", [episode(index, 80) for index in range(3)])
-    preset = replace(stages().wvm, fps=data.fps)
-    given = FileFilms([str(data.path)], held_out=1).films(preset)
-    assert given.fingerprint == corpus([data], ["workspace"], data.fps, preset.size, 1).fingerprint
+def test_films_of_other_cameras_are_others(tmp_path):
+    """Stages are kept by what the films are."""
+    episodes = [episode(index, 80) for index in range(3)]
+    for each in episodes:
+        each.frames["wrist"] = 255 - each.frames["workspace"]
+    path, preset = dataset(tmp_path / "d.hdf5", episodes).path, replace(stages().wvm, fps=4.0)
+    chosen = (["workspace"], ["wrist"], ["workspace", "wrist"], ["wrist", "workspace"])
+    films = [FileFilms([str(path)], cameras, held_out=1).films(preset) for cameras in chosen]
+    assert len({each.fingerprint for each in films}) == len(chosen)
+    assert films[0].fingerprint == FileFilms([str(path)], held_out=1).films(preset).fingerprint
+
+
+def test_instructions_of_held_out_episodes_alone_are_refused(tmp_path):
+    episodes = [replace(episode(index, 80), instruction=text) for index, text in enumerate(("fold", "fold", "wipe"))]
+    path, preset = dataset(tmp_path / "d.hdf5", episodes).path, replace(stages().wvm, fps=4.0)
+    with pytest.raises(InputError, match="`wipe` is told in held-out episodes alone"):
+        FileFilms([str(path)], held_out=1).films(preset)
 
 
 def test_only_successful_experts_are_learned_from(tmp_path, capsys):
     kinds = [("expert", True), ("hesitation", True), ("failure", False), ("expert", True)]
     episodes = [episode(index, 80, (), success, quality) for index, (quality, success) in enumerate(kinds)]
+    episodes.insert(1, episode(4, 80, [("retry", 10, 20)]))  # whoever did it
     path = dataset(tmp_path / "mixed.hdf5", episodes).path
     preset = replace(stages().wvm, fps=4.0)
     films = FileFilms([str(path)], held_out=1).films(preset)
     assert (len(films.training), len(films.held_out)) == (1, 1)
-    assert "mixed.hdf5: 2 of 4 episodes are no successful experts': left out" in capsys.readouterr().out
-    with pytest.raises(InputError, match=r"has 2 successful experts' episodes, 2 of them among its last 4"):
-        FileFilms([str(path)], held_out=4).films(preset)
+    assert "mixed.hdf5: 3 of 5 episodes are no successful experts': left out" in capsys.readouterr().out
+    with pytest.raises(InputError, match=r"has 2 successful experts' episodes, 2 of them among its last 5"):
+        FileFilms([str(path)], held_out=5).films(preset)
 
 
 @pytest.mark.parametrize(

@@ -234,11 +234,16 @@ def test_shipped_critics_stay_as_released_and_are_saved_as_they_are(name, config
         assert (tmp_path / "again" / file).read_bytes() == content, file
 
 
-def test_a_critic_without_text_is_another(critic):
-    """It is told none, so its values are others."""
+def test_a_critic_without_text_is_another(critic, clips):
+    """It is told none, so its values are others, and the same whatever it is asked for."""
     silent = Critic(replace(critic.config, instructions=[NO_TEXT]), critic.params)
     renamed = Critic(replace(critic.config, instructions=["juggle"]), critic.params)
     assert silent.fingerprint != critic.fingerprint == renamed.fingerprint
+    frames = clips[0][0]
+    (value, _), (same, _) = silent.values([(frames, "juggle three balls " * 9), (frames, NO_TEXT)])
+    np.testing.assert_array_equal(value, same)
+    (told, _) = next(critic.values([(frames, "juggle")]))
+    assert not np.allclose(value, told, atol=1e-5)
 
 
 def test_draws_of_a_chunks_distribution_spread(critic, clips, values):

@@ -165,6 +165,8 @@ def test_values_out_of_range_are_refused():
         ValueConfig(lower=-1)
     with pytest.raises(InputError, match=r"value\.draws=-1"):
         WvmConfig(draws=-1)
+    with pytest.raises(InputError, match=r"value\.lower=1 needs deviations of several draws"):
+        WvmConfig(lower=1.0)
     with pytest.raises(InputError, match=r"value\.discount=1"):
         SuccessConfig(discount=1.0)
 
@@ -245,11 +247,11 @@ def test_the_oracles_expert_length_comes_from_the_dataset(tmp_path):
 
 
 def test_a_rollout_is_watched_as_episodes_are(tmp_path, monkeypatch):
-    """Eight frames a second are taken from ten, the next rate that control steps allow; no text means none."""
+    """Eight frames a second are taken from ten, the next rate that control steps allow."""
     seen, written = [], []
 
     class Watcher(Brightness):
-        fps, instructions = 8.0, ("",)
+        fps = 8.0
 
         def values(self, clips):
             for frames, instruction in clips:
@@ -264,7 +266,24 @@ def test_a_rollout_is_watched_as_episodes_are(tmp_path, monkeypatch):
     recording = SimpleNamespace(model_file="", states=np.zeros((40, 1)), success=True)
     films.films(tmp_path, TASKS["lift"](), Wvm(Watcher()), {0: recording})
     [(brightness, told)], [(name, frames, fps, curve)] = seen, written
-    assert told == "" and brightness == [0, 2, 4, 8, 10, 12, 14, 18, 20, 22, 24, 28, 30, 32, 34, 38]
+    assert told == TASKS["lift"]().instruction and brightness == [
+        0,
+        2,
+        4,
+        8,
+        10,
+        12,
+        14,
+        18,
+        20,
+        22,
+        24,
+        28,
+        30,
+        32,
+        34,
+        38,
+    ]
     assert name == "rollout_00_success_2s.mp4" and fps == 10 and len(frames) == 20
     np.testing.assert_allclose(curve, np.arange(0, 40, 2) / 100, atol=1e-6)
 
@@ -274,16 +293,8 @@ def test_settings_of_advantages_do_not_belong_to_labels(tmp_path):
         command(LabelConfig(value=WvmConfig(shuffle=True), dataset=str(tmp_path / "d.hdf5")))
 
 
-def test_a_critic_without_instructions_is_told_none(tmp_path, capsys):
-    told = []
-
-    class Mute(Brightness):
-        instructions = ("",)
-
-        def values(self, clips):
-            for frames, instruction in clips:
-                told.append(instruction)
-                yield frames[:, 0, 0, 0] / 255, None
-
-    label(dataset(tmp_path / "d.hdf5", [episode(0, 60)]), Wvm(Mute()), progress=False)
-    assert told == [""] and "warning" not in capsys.readouterr().err
+def test_a_critic_without_instructions_knows_all_of_them(tmp_path, capsys):
+    critic = Brightness()
+    critic.instructions = ("",)
+    label(dataset(tmp_path / "d.hdf5", [episode(0, 60)]), Wvm(critic), progress=False)
+    assert "warning" not in capsys.readouterr().err

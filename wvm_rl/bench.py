@@ -90,6 +90,12 @@ class BenchConfig:
         learned = [model for model in self.models if model in LEARNED]
         if learned and not self.export and (foreign := [task for task in self.tasks if task not in self.data.tasks]):
             raise InputError(f"models: {', '.join(learned)} learn nothing of {', '.join(foreign)}: leave them out")
+        usual = varied()
+        for name in ("rewind", "plateau", "turn"):
+            if getattr(self.windows, name) != getattr(usual, name):
+                raise InputError(
+                    f"windows.{name} is of a critic's training; regressors learn by jitter and shift alone"
+                )
         if self.episodes < 4:
             raise InputError(f"episodes={self.episodes} must be at least 4: one of each quality")
         if self.fps < 1:

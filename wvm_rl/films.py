@@ -47,7 +47,8 @@ def films(folder: Path, task: TaskConfig, source: Source, recordings: dict[int, 
 def as_episodes(path: Path, task: TaskConfig, env_args: dict[str, Any], recordings: dict[int, Recording]) -> None:
     """Writes recordings as a dataset without frames (`envs.render` adds any).
 
-    What went wrong in them is not marked, so they lack `expert_steps` and value=oracle refuses them.
+    What went wrong in them is not marked, so they lack `expert_steps` and value=oracle refuses them, and successes are
+    `mixed`: no expert's.
     """
     with TemporaryDirectory(dir=path.parent) as folder:
         parts = [Path(folder) / f"{number:06d}.hdf5" for number in recordings]
@@ -61,7 +62,7 @@ def as_episodes(path: Path, task: TaskConfig, env_args: dict[str, Any], recordin
                     index=index,
                     instruction=task.instruction,
                     success=recording.success,
-                    quality="expert" if recording.success else "failure",
+                    quality="mixed" if recording.success else "failure",
                     lapses=NO_LAPSES,
                     actions=recording.actions,
                     rewards=solved,

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -157,7 +157,9 @@ class FileFilms:
         return list(told)
 
     def films(self, preset: WvmConfig) -> Corpus:
-        return corpus(self.datasets, self.cameras, preset.fps, preset.size, self.held_out, self.text)
+        films = corpus(self.datasets, self.cameras, preset.fps, preset.size, self.held_out, self.text)
+        shown = f"{films.fingerprint} {self.cameras}"  # a file may have others, too
+        return replace(films, fingerprint=hashlib.sha256(shown.encode()).hexdigest())
 
     def described(self) -> dict[str, Any]:
         names = ", ".join(Path(path).name for path in self.paths)
@@ -177,7 +179,8 @@ def corpus(
         text: whether the critic is told instructions.
 
     Raises:
-        InputError: a dataset without frames that fit, or with too few episodes.
+        InputError: a dataset without frames that fit, or with too few episodes; or an instruction that is told in none
+            that is learned from.
     """
     training: list[Film] = []
     kept: list[Film] = []
@@ -187,7 +190,7 @@ def corpus(
         digest.update(setting.encode())
     for dataset in datasets:
         digest.update(dataset.fingerprint.encode())
-        experts = [episode for episode in dataset if episode.success and episode.quality == "expert"]
+        experts = [each for each in dataset if each.success and each.quality == "expert" and not len(each.lapses)]
         if left := len(dataset) - len(experts):
             print(f"{dataset.path}: {left} of {len(dataset)} episodes are no successful experts': left out")
         learned = [episode.index < len(dataset) - held_out for episode in experts]
@@ -205,6 +208,11 @@ def corpus(
                 frames, step = dataset.frames(episode.index, camera, fps)
                 film = Film(fit_size(frames, size), progress(step, len(episode)), row)
                 (training if learns else kept).append(film)
+    learned_of = {film.instruction for film in training}
+    if unheard := [sentence for row, sentence in enumerate(instructions) if row not in learned_of]:
+        raise InputError(
+            f"`{unheard[0]}` is told in held-out episodes alone: mix the tasks in a file, or split it by them"
+        )
     return Corpus(training, kept, instructions, cameras[0], digest.hexdigest())
 
 

@@ -121,11 +121,16 @@ class Dataset:
         """Control steps a second.
 
         Raises:
-            InputError: `env_args` does not say.
+            InputError: `env_args` does not say, or no whole number.
         """
         for place in (self.env_args, self.env_args.get("env_kwargs", {})):
             if "control_freq" in place:
-                return int(place["control_freq"])
+                given = place["control_freq"]
+                if not isinstance(given, int | float) or given < 1 or given != round(given):
+                    raise InputError(
+                        f"{self.path}: env_args have control_freq={given}, must be a whole number, above 0"
+                    )
+                return int(given)
         raise InputError(f"{self.path}: env_args lack control_freq (control steps a second): add it to the attribute")
 
     @cached_property

@@ -70,7 +70,8 @@ class Critic:
     def inference(self, draws: int = 0) -> Inference:
         """Its compiled functions, reading so many draws of every chunk's distribution, or its mode."""
         vae, wvm = self.part("vae"), self.part("wvm")
-        return Inference(self.codec, self.model, self.config.latents, vae, wvm, draws, self.config.reading)
+        given = (self.codec, self.model, self.config.latents, vae, wvm)
+        return Inference(*given, draws, self.config.reading, self.instructions != [NO_TEXT])
 
     def halved(self) -> "Critic":
         """The critic with its f32 weights at half precision.
@@ -189,7 +190,8 @@ class Critic:
         """Values of episodes, in order.
 
         Args:
-            clips: frames [F,H,W,3] u8 at `fps` from `camera`, and the instruction, an episode each.
+            clips: frames [F,H,W,3] u8 at `fps` from `camera`, and the instruction, an episode each; a critic that
+                learned without instructions is told none.
             batch: episodes that advance side by side: the speed, not the result (up to rounding), depends on it.
 
         Yields:

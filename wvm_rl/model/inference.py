@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from wvm_rl.data.windows import CLIP, rising
+from wvm_rl.data.windows import CLIP, NO_TEXT, rising
 from wvm_rl.errors import InputError
 from wvm_rl.model import weights
 from wvm_rl.model.codec import GROUP, Codec, LatentStatistics, fit_size
@@ -59,6 +59,7 @@ class Inference:
     Args:
         draws: from the distribution of values that a chunk gives; 0: its one Euler step from the mode.
         reading: how predictions become values.
+        reads: whether instructions are told; if not, NO_TEXT stands in their place.
 
     Attributes:
         encode: (VAE's parameters, u8 clips [GROUP,5,H,W,3]) -> normalised latents [GROUP,2,h,w,z].
@@ -75,8 +76,9 @@ class Inference:
         wvm: weights.Params,
         draws: int = 0,
         reading: Reading | None = None,
+        reads: bool = True,
     ):
-        self.model, self._vae, self._wvm = model, vae, wvm
+        self.model, self._vae, self._wvm, self._reads = model, vae, wvm, reads
         self._reading = reading or Reading()
         if draws and model.config.value.head != "flow":
             raise InputError(f"draws={draws}: a critic with the head {model.config.value.head} gives one value; give 0")
@@ -196,7 +198,8 @@ class Inference:
             if len(frames) < CLIP:
                 raise InputError(f"episode {index} has {len(frames)} frames, fewer than the {CLIP} of a clip: drop it")
             fitted = fit_size(frames, self.model.config.size)
-            text = np.asarray(self.text(self._wvm, self.model.config.text.tokenize(instruction)[None])[0])
+            tokens = self.model.config.text.tokenize(instruction if self._reads else NO_TEXT)
+            text = np.asarray(self.text(self._wvm, tokens[None])[0])
             pending.append((len(frames), text))
             queue = np.concatenate([queue, fitted[rising(np.arange(len(frames)), len(frames))]])
             while len(queue) >= GROUP:

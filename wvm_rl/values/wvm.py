@@ -47,10 +47,6 @@ class Wvm:
         """Whether the critic reads instructions: not if it learned from pictures alone."""
         return list(self.critic.instructions) != [NO_TEXT]
 
-    def told(self, instruction: str) -> str:
-        """What the critic is told of an instruction."""
-        return instruction if self.reads else NO_TEXT
-
     def _values(self, dataset: Dataset, start: int) -> Iterator[Values]:
         steps: dict[int, np.ndarray] = {}
 
@@ -64,8 +60,7 @@ class Wvm:
 
     def watched(self, clips: Iterable[tuple[np.ndarray, str]]) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
         """Values and standard deviations [F] of clips: frames [F,H,W,3] u8 as the critic sees them, and instruction."""
-        told = ((frames, self.told(instruction)) for frames, instruction in clips)
-        yield from (self._inference or self.critic).values(told)
+        yield from (self._inference or self.critic).values(clips)
 
     def sees(self, dataset: Dataset) -> bool:
         """Whether a dataset has frames of the critic's camera, of a size and one rate that it can read."""
@@ -105,6 +100,8 @@ class WvmConfig(ValueConfig):
         super().__post_init__()
         if self.draws < 0:
             raise InputError(f"value.draws={self.draws} must be at least 0")
+        if self.lower and self.draws < 2:  # without, windows that overlap deviate, and an episode's last one has none
+            raise InputError(f"value.lower={self.lower:g} needs deviations of several draws: give value.draws=8")
 
     def source(self) -> Wvm:
         from wvm_rl.model.critic import Critic, folder_of  # the other sources need no JAX
