@@ -14,7 +14,7 @@ def test_tables_are_those_of_the_results(path):
     assert filled(path.read_text()) == path.read_text(), "run `python -m experiments.readme`"
 
 
-TEXTS = [README, README.parent / "envs" / "README.md", README.parent / "experiments" / "README.md"]
+TEXTS = [README, *sorted(README.parent.glob("*/README.md")), *sorted(README.parent.glob("docs/*.md"))]
 
 
 @pytest.mark.parametrize("path", [*TEXTS, *sorted(SHIPPED.glob("*/README.md"))], ids=lambda path: path.parent.name)
