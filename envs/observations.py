@@ -23,6 +23,9 @@ class ObservationConfig:
             raise InputError("obs.keys is empty: name at least one")
         if len(set(self.cameras)) < len(self.cameras):
             raise InputError(f"obs.cameras={self.cameras} names one twice")
+        for name in ("size", "fps") if not self.cameras else ():
+            if getattr(self, name) != getattr(ObservationConfig, name):
+                raise InputError(f"obs.{name}={getattr(self, name)} is of pictures, and there is no camera: obs=images")
         if self.size % 8 or not 16 <= self.size <= 512:
             raise InputError(f"obs.size={self.size} must be a multiple of 8 in [16, 512] pixels")
         if self.fps < 1 or CONTROL_FREQUENCY % self.fps:

@@ -10,13 +10,14 @@ import numpy as np
 from omegaconf import MISSING
 from tqdm import tqdm
 
+from envs.cache import key
 from envs.camera import WORKSPACE, Camera
 from envs.modelfile import compiled
 from envs.workers import Workers, cores
 from wvm_rl.cli import run
 from wvm_rl.data.episodes import Dataset, write_frames
 from wvm_rl.errors import InputError
-from wvm_rl.files import atomic, once
+from wvm_rl.files import atomic, exclusive, once
 
 
 @dataclass
@@ -51,9 +52,11 @@ def render(config: RenderConfig) -> Path:
         InputError: no such dataset or camera, an episode without states or model, no OpenGL.
     """
     path = Path(config.dataset).expanduser()
-    dataset = Dataset(path)
-    jobs = [_job(dataset, index, config) for index in range(len(dataset))]
-    _write(path, path, jobs, config.workers, {})
+    Dataset(path)  # or refused
+    with exclusive(path):  # what another process adds meanwhile is not lost
+        dataset = Dataset(path)
+        jobs = [_job(dataset, index, config) for index in range(len(dataset))]
+        _write(path, path, jobs, config.workers, {})
     return path
 
 
@@ -62,7 +65,7 @@ def in_look(dataset: Dataset, camera: str, look: str, workers: int | None = None
 
     It lies beside its source; actions, states and lapses are the same.
     """
-    path, shown = dataset.path.with_name(f"{dataset.path.stem}-{camera}-{look}.hdf5"), f"{camera}.{look}"
+    path, shown = _beside(dataset, camera, look), f"{camera}.{look}"
 
     def make() -> None:
         size = {shown: dataset.frames_shape(0, camera)[1]}
@@ -74,8 +77,7 @@ def in_look(dataset: Dataset, camera: str, look: str, workers: int | None = None
 
 def shown(dataset: Dataset, cameras: Sequence[str], fps: int, size: int, workers: int | None = None) -> Path:
     """The dataset whose frames are those of other cameras, rate and size; made once, beside its source."""
-    name = f"{dataset.path.stem}-{dataset.fingerprint[:8]}-{'+'.join(cameras)}-{fps}fps-{size}.hdf5"
-    path = dataset.path.with_name(name)
+    path = _beside(dataset, "+".join(cameras), f"{fps}fps", str(size))
 
     def make() -> None:
         config, sizes = RenderConfig(str(dataset.path), list(cameras), fps, size, workers), dict.fromkeys(cameras, size)
@@ -83,6 +85,11 @@ def shown(dataset: Dataset, cameras: Sequence[str], fps: int, size: int, workers
         _write(dataset.path, path, jobs, workers, {})
 
     return once(path, make)
+
+
+def _beside(dataset: Dataset, *what: str) -> Path:
+    """Where a dataset that is drawn anew lies: named by its source, what it shows, and the code that draws."""
+    return dataset.path.with_name("-".join([dataset.path.stem, dataset.fingerprint[:8], *what, key("drawn")]) + ".hdf5")
 
 
 def _write(path: Path, target_path: Path, jobs: list["Job"], processes: int | None, names: dict[str, str]) -> None:

@@ -9,19 +9,6 @@ ROBOTS = ("Panda", "Sawyer", "UR5e")  # the others as `envs.robots` has them
 POLICY_KEYS = ("robot0_eef_pos", "robot0_eef_quat", "robot0_gripper_qpos", "object")  # the state observation, in order
 
 
-def frame_rate(least: float) -> int:
-    """Lowest whole number of frames a second, at least `least`, that falls on control steps.
-
-    Raises:
-        InputError: more than there are.
-    """
-    if least > CONTROL_FREQUENCY:
-        raise InputError(
-            f"{least:g} frames a second are wanted, of {CONTROL_FREQUENCY} control steps: more than there are"
-        )
-    return next(rate for rate in range(1, CONTROL_FREQUENCY + 1) if rate >= least and CONTROL_FREQUENCY % rate == 0)
-
-
 @dataclass
 class TaskConfig:
     """A manipulation task: which simulation, what to say, how long it may take."""

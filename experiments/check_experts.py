@@ -1,11 +1,11 @@
 """Measures the scripted experts on fresh seeds: `python -m experiments.check_experts episodes=100 seed=1000`.
 
-Prints, for every task, how many first draws succeed and how long they take; writes `experiments/results/experts.json`.
+Prints, for every task, how many first draws succeed and how long they take; writes `experiments/results/experts.json`,
+or, of other numbers, a file that they name.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
@@ -13,11 +13,11 @@ from tqdm import tqdm
 from envs.recipes import RECIPES
 from envs.tasks import CONTROL_FREQUENCY, EVERY
 from envs.workers import Workers, cores
+from experiments.cells import RESULTS, named
 from wvm_rl import cli
+from wvm_rl.errors import InputError
 from wvm_rl.provenance import provenance
 from wvm_rl.runs import write_json
-
-RESULT = Path(__file__).parent / "results" / "experts.json"
 
 
 @dataclass
@@ -26,6 +26,11 @@ class CheckConfig:
 
     episodes: int = 100  # a task
     seed: int = 1000  # no dataset uses it
+
+    def __post_init__(self) -> None:
+        for name, least in (("episodes", 1), ("seed", 0)):
+            if getattr(self, name) < least:
+                raise InputError(f"{name}={getattr(self, name)} must be at least {least}")
 
 
 def performer(task: str, seed: int) -> Callable[[int], tuple[bool, int]]:
@@ -61,7 +66,8 @@ def main(config: CheckConfig) -> None:
             "seconds_range": [round(float(seconds.min()), 1), round(float(seconds.max()), 1)],
         }
         print(task, results[task])
-    write_json(RESULT, {"results": results, "provenance": provenance()})
+    name = named("experts", config, "episodes", "seed")
+    write_json(RESULTS / f"{name}.json", {"results": results, "provenance": provenance()})
 
 
 if __name__ == "__main__":

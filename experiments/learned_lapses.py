@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from envs.render import RenderConfig, render
-from envs.tasks import TASKS
+from envs.tasks import CONTROL_FREQUENCY, TASKS
 from experiments.cells import named, publish, result_name, run_module
 from wvm_rl import cli
 from wvm_rl.bench import rows_of
-from wvm_rl.data.episodes import Dataset
+from wvm_rl.data.episodes import Dataset, frame_rate
 from wvm_rl.errors import InputError
 from wvm_rl.runs import finished_at
 from wvm_rl.scores import pooled
@@ -60,7 +60,7 @@ def rollouts(config: LearnedLapsesConfig, task: str, source: Wvm) -> Dataset:
         run_module("wvm_rl.train", *settings, f"hydra.run.dir={folder}")
         partial = path.with_suffix(".rendering.hdf5")
         shutil.copy(folder / "rollouts.hdf5", partial)
-        render(RenderConfig(str(partial), [critic.camera], round(critic.fps), critic.size))
+        render(RenderConfig(str(partial), [critic.camera], frame_rate(critic.fps, CONTROL_FREQUENCY), critic.size))
         partial.rename(path)
     return Dataset(path)
 

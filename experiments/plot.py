@@ -70,7 +70,8 @@ def methods(study: Study, folder: Path) -> None:
                     rate, ends = cell[task].mean(), success_interval(cell[task])
                     x = place + 0.8 * ((number + 0.5) / (1 + len(agents)) - 0.5)
                     label = name if task == next(iter(cell)) else None
-                    style = {"fmt": MARKERS[number], "color": COLOURS[number], "ms": 3, "lw": 1}
+                    look = {"fmt": MARKERS[number % len(MARKERS)], "color": COLOURS[number % len(COLOURS)]}
+                    style = {**look, "ms": 3, "lw": 1}
                     axis.errorbar(x, rate, bars(rate, *ends), label=label, **style)
         axis.set_xticks(range(len(study.tasks)), study.tasks)
         axis.set(ylim=(-0.03, 1.03), ylabel="success in budget")

@@ -79,23 +79,30 @@ def planned(config: SweepConfig) -> list[list[Cell]]:
     """The cells of the sweep by program, in order.
 
     Raises:
-        InputError: overrides that `wvm_rl.train` would refuse.
+        InputError: overrides that `wvm_rl.train` would refuse, or of Hydra itself; or a cell that is there twice.
     """
     ConfigStore.instance().store(name="train", node=TrainConfig)
     programs: dict[str, list[list[Cell]]] = {}
+    folders: set[Path] = set()
     for env in config.envs:
         for overrides in config.cells:
+            given = [f"env={env}", *config.common.split(), *overrides.split()]
             try:
-                composed = compose("train", [f"env={env}", *config.common.split(), *overrides.split()])
-            except HydraException as error:
+                cli.check_overrides(given, GROUPS)
+                composed = compose("train", given)
+                cli.check_known(composed)
+            except (HydraException, InputError) as error:
                 raise InputError(f"cells: `{overrides}` with `{config.common}`: {error}") from error
             settings: Any = OmegaConf.to_object(composed)
-            name = "-".join([env, *(part.partition("=")[2] for part in overrides.split())])
+            name = "-".join([env, *(part.partition("=")[2].replace("/", "_") for part in overrides.split())])
             cell = Cell(name, settings, Path(config.folder) / f"{name}-{digest(described(settings))}")
             alike = programs.setdefault(cell.program, [])
             if not alike or sum(each.config.seeds for each in [*alike[-1], cell]) > config.together:
                 alike.append([])
             alike[-1].append(cell)
+            if cell.folder in folders:
+                raise InputError(f"envs and cells give {name} twice: leave one out")
+            folders.add(cell.folder)
     return [cells for alike in programs.values() for cells in alike]
 
 

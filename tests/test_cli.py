@@ -3,6 +3,7 @@
 import os
 import sys
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 
@@ -59,6 +60,15 @@ def test_a_refused_job_of_a_sweep_leaves_the_others(command, capsys):
     out, error = capsys.readouterr()
     assert "# job 2 is refused: count=3 is refused\n" in out
     assert "error: count=2 is refused\n" in error and "TypeError: a bug" in error
+
+
+def test_only_folders_below_the_working_folder_are_removed(tmp_path, monkeypatch):
+    for place in ("work/runs/a", "theirs/out/a"):
+        (tmp_path / place).mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "work")
+    cli._remove_empty(Path("runs/a"), parents=True)
+    cli._remove_empty(tmp_path / "theirs" / "out" / "a", parents=True)
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["out", "theirs", "work"]
 
 
 def test_an_interruption_is_one_line(command, capsys):

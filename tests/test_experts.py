@@ -11,6 +11,7 @@ from envs.recipes import RECIPES, Bench, Mixed, Suboptimal, quality
 from envs.recording import draw, record
 from envs.simulation import Simulation
 from envs.tasks import CONTROL_FREQUENCY, TASKS, UNSEEN
+from experiments.check_experts import CheckConfig
 from wvm_rl.data.episodes import KINDS
 from wvm_rl.errors import InputError
 
@@ -114,6 +115,11 @@ def test_experts_of_unseen_tasks(task):
     for kind, fate in (("expert", True), ("retry", True), ("failure", False)):
         episode, as_planned = draw(simulation, of(kind), 0, 0, 0)
         assert as_planned and episode.success == fate and not episode.rewards[0]
+
+
+def test_checks_of_nothing_are_refused():
+    with pytest.raises(InputError, match="episodes=0 must be at least 1"):
+        CheckConfig(episodes=0)
 
 
 def test_unknown_robots_are_refused():

@@ -79,16 +79,19 @@ def test_pictures_of_a_look_come_from_the_episode_alone(lift_dataset):
 
 
 @needs_egl
-def test_collected_and_rendered_looks_are_the_same(lift_dataset, tmp_path):
+def test_collected_and_rendered_looks_are_the_same(lift_dataset, tmp_path, monkeypatch):
+    from envs import render
     from envs.collect import collect
-    from envs.render import in_look
     from tests.conftest import lift_config
 
     live = Dataset(collect(lift_config(tmp_path, looks=["random0"], episodes=1)))
     assert live.cameras == ["workspace", "workspace.random0"] and len(live[0].phase) == len(live[0])
     plain = Dataset(shutil.copy(lift_dataset, tmp_path))
     np.testing.assert_array_equal(live.frames(0, "workspace")[0], plain.frames(0, "workspace")[0])
-    other = Dataset(in_look(plain, "workspace", "random0", 1))
+    other = Dataset(render.in_look(plain, "workspace", "random0", 1))
     assert other.cameras == ["workspace"] and other[0].phase.any()
     np.testing.assert_array_equal(other.frames(0, "workspace")[0], live.frames(0, "workspace.random0")[0])
+    named = render._beside(plain, "workspace", "random0")
+    monkeypatch.setattr(render, "key", lambda _: "of other code")
+    assert named == other.path != render._beside(plain, "workspace", "random0")
     assert set(np.diff(live[0].phase)) <= {0, 1} and live[0].phase[-1] == 3  # four phases, one after the other

@@ -104,6 +104,15 @@ def test_rendering_adds_cameras_and_repeats_the_collected_frames(lift_dataset, t
         assert before[index].instruction == after[index].instruction
 
 
+@needs_egl
+def test_cameras_that_two_processes_add_are_both_kept(lift_dataset, tmp_path):
+    path = shutil.copy(lift_dataset, tmp_path)
+    command = [sys.executable, "-m", "envs.render", str(path), "size=32", "workers=1"]
+    started = [subprocess.Popen([*command, f"cameras=[{name}]"]) for name in ("agentview", "frontview")]
+    assert [process.wait() for process in started] == [0, 0]
+    assert Dataset(path).cameras == ["agentview", "frontview", "workspace"]
+
+
 def test_frames_follow_the_rate_of_the_file(tmp_path):
     """Ten control steps a second, as others' files may have."""
     slow = synthetic.dataset(
@@ -120,7 +129,7 @@ def test_a_failed_rendering_changes_nothing(lift_dataset, tmp_path):
     with pytest.raises(InputError, match="camera nowhere is unknown: choose from workspace, frontview"):
         render(RenderConfig(str(path), cameras=["nowhere"], workers=1))
     assert path.read_bytes() == lift_dataset.read_bytes()
-    assert list(tmp_path.iterdir()) == [path]
+    assert [each for each in tmp_path.iterdir() if not each.name.endswith(".lock")] == [path]
 
 
 @needs_egl

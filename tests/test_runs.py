@@ -11,7 +11,7 @@ from PIL import Image
 from tests.synthetic import dataset, episode
 from wvm_rl import figures
 from wvm_rl.errors import InputError
-from wvm_rl.runs import Run, WandbConfig, read_summary, show
+from wvm_rl.runs import Run, WandbConfig, finished_at, read_summary, show
 from wvm_rl.values.oracle import truth
 
 SUMMARY = {
@@ -67,6 +67,14 @@ def test_a_resumed_run_repeats_no_line(tmp_path):
     second.log("policy", {"step": 20, "loss": 2.0})
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [(line["stage"], line["step"]) for line in lines] == [("policy", 10), ("other", 25), ("policy", 20)]
+
+
+def test_a_run_is_finished_where_it_went_on_last(tmp_path, monkeypatch):
+    for commit in "ABBA":
+        monkeypatch.setattr("wvm_rl.runs.provenance", lambda commit=commit: {"commit": commit})
+        Run.open(tmp_path, SETTINGS, WandbConfig(), {})
+    assert finished_at(tmp_path) == "A"
+    assert json.loads((tmp_path / "versions.json").read_text())["continued"] == [{"commit": "B"}, {"commit": "A"}]
 
 
 def test_a_folder_is_of_one_run_only(tmp_path):

@@ -60,6 +60,26 @@ def test_programs_hold_no_more_policies_than_asked(hydra_ready):
     assert names == [["lift-bc-clock", "lift-awr-clock"], ["lift-rabc-clock"], ["lift-rcp-clock"]]
 
 
+@pytest.mark.parametrize(
+    ("cells", "message"),
+    [
+        (["agent=awr +agent.temperature=3"], "unknown key 'agent.temperature'"),
+        (["agent=awr hydra.run.dir=elsewhere"], "Hydra's own settings"),
+        (["agent=null"], "a group is never null"),
+        (["agent=awr", "agent=awr "], "envs and cells give lift-awr twice"),
+    ],
+)
+def test_cells_that_no_run_can_be_are_refused(hydra_ready, cells, message):
+    with pytest.raises(InputError, match=message):
+        sweep.planned(SweepConfig(envs=["lift"], cells=cells))
+
+
+def test_a_cells_folder_lies_in_the_sweeps(hydra_ready):
+    cells = ["agent=awr value=file value.path=../../mine.parquet"]
+    [[cell]] = sweep.planned(SweepConfig(envs=["lift"], cells=cells, folder="runs/s"))
+    assert cell.folder.parent.as_posix() == "runs/s" and cell.name == "lift-awr-file-.._.._mine.parquet"
+
+
 def test_settings_are_checked():
     for settings, message in (
         ({"cells": ["agent=bc"] * 2}, "twice"),

@@ -18,6 +18,7 @@ import agents.acting
 from agents import AGENTS, POLICIES
 from agents.base import AgentConfig
 from agents.trainer import TrainerConfig
+from envs import camera
 from envs.observations import OBSERVATIONS
 from envs.tasks import TASKS
 from tests.conftest import QUICK, needs_egl
@@ -51,7 +52,7 @@ def job(
     return TrainConfig(
         agent=AGENTS[agent](),
         policy=POLICIES[policy](width=32, layers=1),
-        obs=OBSERVATIONS[obs](size=16, fps=4),
+        obs=OBSERVATIONS[obs](**({} if obs == "state" else {"size": 16, "fps": 4})),
         **(chosen | settings),
     )
 
@@ -161,7 +162,7 @@ def test_every_method_and_policy_runs(root, tmp_path, agent, policy):
 def test_a_policy_that_sees_pictures_runs(root, tmp_path):
     main(job(root, obs="images"), tmp_path / "run")
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
-    assert summary["rollouts"] == 2 and list((root / "episodes").glob("*-workspace+robot0_eye_in_hand-4fps-16.hdf5"))
+    assert summary["rollouts"] == 2 and list((root / "episodes").glob("*-workspace+robot0_eye_in_hand-4fps-16-*.hdf5"))
 
 
 @needs_egl
@@ -233,6 +234,23 @@ def test_values_without_ranking_are_warned_of(root, tmp_path, weights_of, capsys
     for source, agent, warned in ((Flat(), "awr", True), (Flat(), "bc", False), (None, "awr", False)):
         weights_of(Job(job(root, agent), tmp_path / f"{source}-{agent}", source))
         assert ("the values carry no ranking information" in capsys.readouterr().err) == warned
+
+
+def test_what_would_change_nothing_is_refused(root, tmp_path):
+    for name, given in (("shuffle", True), ("scale", "rank"), ("lower", 1.0)):
+        with pytest.raises(InputError, match=f"value.{name}={given}: this agent does not read advantages"):
+            Job(job(root, "bc", value=VALUES["clock"](**{name: given})), tmp_path / "run")
+    with pytest.raises(InputError, match=r"obs\.size=128 is of pictures"):
+        OBSERVATIONS["state"](size=128)
+
+
+def test_videos_that_cannot_be_made_are_refused_before_training(root, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "mujoco.egl", None)
+    monkeypatch.setattr(camera, "_GRAPHICS", camera._Graphics())
+    filming = EvaluationConfig(rollouts=2, workers=1, videos=1)
+    with pytest.raises(InputError, match="no OpenGL to render with"):
+        main(job(root, evaluation=filming), tmp_path / "run")
+    assert not (tmp_path / "run" / "checkpoints").exists()
 
 
 def test_shuffles_differ_between_training_seeds(root, tmp_path, weights_of):

@@ -4,7 +4,7 @@ import multiprocessing
 import os
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import fields, is_dataclass
 from pathlib import Path
@@ -79,11 +79,10 @@ def run(main: Callable[..., Any], config: type, groups: Groups, run_dir: str | N
     )
     store.store(group="hydra", name="config", node=settings, provider="wvm_rl")
     sys.argv[1:] = [_addable(argument, config) for argument in sys.argv[1:]]
-    for argument in sys.argv[1:]:
-        group, _, choices = argument.lstrip("+").partition("=")
-        if group in groups and "null" in [choice.strip().lower() for choice in choices.split(",")]:
-            _refuse(InputError(f"{argument}: a group is never null, choose from {', '.join(groups[group])}"))
-
+    try:
+        _check_groups(sys.argv[1:], groups)
+    except InputError as error:
+        _refuse(error)
     started = False
 
     def job(composed: Any) -> None:
@@ -96,8 +95,7 @@ def run(main: Callable[..., Any], config: type, groups: Groups, run_dir: str | N
         if multiprocessing.get_start_method(allow_none=True) == "loky":  # of the joblib launcher: unknown to children
             multiprocessing.set_start_method("spawn", force=True)
         try:
-            if unknown := next(_unknown(composed), None):
-                raise InputError(f"unknown key '{unknown}': --help shows all")
+            check_known(composed)
             arguments = OmegaConf.to_object(composed)
             main(arguments, folder) if run_dir else main(arguments)
         except (InputError, OmegaConfBaseException) as error:
@@ -135,6 +133,27 @@ def run(main: Callable[..., Any], config: type, groups: Groups, run_dir: str | N
         _refuse(error)  # submitit's, where there is no Slurm
 
 
+def check_overrides(overrides: Sequence[str], groups: Groups) -> None:
+    """Raises InputError for overrides of one job that no job can have: groups of nothing, and Hydra's own settings."""
+    _check_groups(overrides, groups)
+    for override in overrides:
+        if override.lstrip("+~").partition("=")[0].replace("/", ".").split(".")[0] == "hydra":
+            raise InputError(f"{override}: Hydra's own settings are of a command, not of its jobs")
+
+
+def _check_groups(overrides: Sequence[str], groups: Groups) -> None:
+    for override in overrides:
+        group, _, choices = override.lstrip("+").partition("=")
+        if group in groups and "null" in [choice.strip().lower() for choice in choices.split(",")]:
+            raise InputError(f"{override}: a group is never null, choose from {', '.join(groups[group])}")
+
+
+def check_known(composed: Any) -> None:
+    """Raises InputError if a composed configuration has keys, added with `+`, that nothing reads."""
+    if unknown := next(_unknown(composed), None):
+        raise InputError(f"unknown key '{unknown}': --help shows all")
+
+
 def _unheard() -> bool:
     """Whether nobody reads standard output any more, as after `| head`; then nothing more is written there."""
     try:
@@ -147,12 +166,11 @@ def _unheard() -> bool:
 
 def _remove_empty(folder: Path, parents: bool) -> None:
     """Removes a folder, and if `parents` those above it, below the working folder, as far as they are empty."""
+    here, folder = Path.cwd(), folder.absolute()
     with suppress(OSError):  # it is not empty, or gone
-        while folder != Path.cwd():
+        folder.rmdir()
+        while parents and (folder := folder.parent) != here and folder.is_relative_to(here):
             folder.rmdir()
-            if not parents:
-                break
-            folder = folder.parent
 
 
 def _addable(argument: str, config: type) -> str:

@@ -15,6 +15,16 @@ from envs.workers import cores
 from wvm_rl.config import TrainConfig
 
 
+def _workers(config: TrainConfig) -> int:
+    return cores() if config.evaluation.workers is None else config.evaluation.workers
+
+
+def initial_states(config: TrainConfig) -> Bank:
+    """Where the rollouts begin."""
+    evaluation = config.evaluation
+    return bank(config.env, evaluation.seed, evaluation.rollouts, config.data.root, _workers(config))
+
+
 def evaluate(
     config: TrainConfig, trained: Trained, asked: Sequence[Asked], recorded: set[int], kept: Path
 ) -> tuple[list[list[dict]], dict[int, dict[int, Recording]]]:
@@ -29,8 +39,7 @@ def evaluate(
         Rows of `episodes.parquet` of each policy; policy -> rollout -> recording.
     """
     evaluation = config.evaluation
-    workers, count = cores() if evaluation.workers is None else evaluation.workers, evaluation.rollouts
-    states = bank(config.env, evaluation.seed, count, config.data.root, workers)
+    workers, count, states = _workers(config), evaluation.rollouts, initial_states(config)
     acts = [
         actor(config.acting, trained.seed(position), trained.statistics, ROWS, each, evaluation.seed)
         for position, each in enumerate(asked)

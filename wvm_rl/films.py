@@ -6,11 +6,12 @@ from typing import Any
 
 import numpy as np
 
+from envs.bank import Bank
 from envs.camera import Camera
 from envs.rollout import Recording
-from envs.tasks import CONTROL_FREQUENCY, TaskConfig, frame_rate
+from envs.tasks import CONTROL_FREQUENCY, TaskConfig
 from envs.video import film, write_video
-from wvm_rl.data.episodes import Episode, nearest, write, write_part
+from wvm_rl.data.episodes import Episode, frame_rate, nearest, write, write_part
 from wvm_rl.data.layout import NO_LAPSES
 from wvm_rl.model.presets import CLIP
 from wvm_rl.values.base import Source
@@ -20,6 +21,23 @@ FPS, SIZE = 5, 96  # frames a second and pixels where no critic asks for others:
 PIXELS = 256
 
 
+def check_films(source: Source, states: Bank) -> None:
+    """Draws what `films` would of an initial state.
+
+    Raises:
+        InputError: no OpenGL, or a critic whose camera or frame rate the simulator lacks.
+    """
+    watcher = source if isinstance(source, Wvm) else None
+    views = [Camera(size=PIXELS), *([Camera(watcher.critic.camera, watcher.critic.size)] if watcher else [])]
+    for camera in views:
+        film(states.model_files[0], states.states[:1], _rate(watcher), camera)
+
+
+def _rate(watcher: Wvm | None) -> int:
+    """Frames a second of a video."""
+    return frame_rate(watcher.critic.fps if watcher else FPS, CONTROL_FREQUENCY)
+
+
 def films(folder: Path, task: TaskConfig, source: Source, recordings: dict[int, Recording]) -> None:
     """Writes `rollout_<i>_<outcome>.mp4` for each recording.
 
@@ -27,7 +45,7 @@ def films(folder: Path, task: TaskConfig, source: Source, recordings: dict[int, 
     and cannot judge a rollout, so their videos have no curve.
     """
     watcher = source if isinstance(source, Wvm) else None
-    fps = frame_rate(watcher.critic.fps if watcher else FPS)
+    fps = _rate(watcher)
     camera = Camera(size=PIXELS)
     for number, recording in recordings.items():
         curve = None

@@ -69,7 +69,8 @@ class Run:
         run = Run(folder, wandb, _read_json(folder / STAGES))
         begun = (folder / "config.yaml").exists()  # written last
         origin, earlier = provenance(), _read_json(folder / "versions.json") if begun else {}
-        if earlier and origin != {name: earlier.get(name) for name in origin}:
+        last = earlier.get("continued", [earlier])[-1]
+        if earlier and origin != {name: last.get(name) for name in origin}:
             earlier["continued"] = [*earlier.get("continued", []), origin]
         write_json(folder / "versions.json", earlier or {**origin, "inputs": inputs})
         with atomic(folder / "config.yaml") as partial:

@@ -14,15 +14,15 @@ from agents.chunks import Frames, observation
 from agents.matching import matched
 from envs.collect import CollectConfig, collect, dataset_path
 from envs.render import shown
-from envs.tasks import CONTROL_FREQUENCY, TaskConfig, frame_rate
+from envs.tasks import CONTROL_FREQUENCY, TaskConfig
 from wvm_rl.advantage import shuffled
 from wvm_rl.config import FileData, TrainConfig
-from wvm_rl.data.episodes import Dataset, Episode, nearest
+from wvm_rl.data.episodes import Dataset, Episode, frame_rate, nearest
 from wvm_rl.data.windows import CLIP
 from wvm_rl.errors import InputError
 from wvm_rl.films import FPS, SIZE
 from wvm_rl.label import tracks
-from wvm_rl.values.base import Source
+from wvm_rl.values.base import Source, ValueConfig
 from wvm_rl.values.wvm import Wvm
 
 
@@ -104,7 +104,7 @@ class Given:
     def _check_seen(self, name: str, episode: Episode, source: Wvm) -> None:
         """Raises InputError unless the critic can judge the episode."""
         fps = source.critic.fps
-        rendered = np.arange(0, len(episode), CONTROL_FREQUENCY // frame_rate(fps))
+        rendered = np.arange(0, len(episode), CONTROL_FREQUENCY // frame_rate(fps, CONTROL_FREQUENCY))
         steps = rendered if self._blind else self._found.frame_steps(episode.index)
         if len(nearest(steps, CONTROL_FREQUENCY / fps)) < CLIP:
             raise InputError(
@@ -121,7 +121,13 @@ class Given:
         if (critic := self._blind) is None:
             return self._found
         return Dataset(
-            shown(self._found, [critic.camera], frame_rate(critic.fps), critic.size, self.config.data.workers)
+            shown(
+                self._found,
+                [critic.camera],
+                frame_rate(critic.fps, CONTROL_FREQUENCY),
+                critic.size,
+                self.config.data.workers,
+            )
         )
 
 
@@ -148,14 +154,16 @@ def origin(config: TrainConfig, source: Source) -> Origin:
         InputError: settings that do not go together.
     """
     data = config.data
-    if config.value.shuffle and not config.agent.reads_advantage:
-        raise InputError("value.shuffle=true: this agent does not read advantages, shuffled ones would change nothing")
+    plain = ValueConfig()
+    for name in ("shuffle", "scale", "lower") if not config.agent.reads_advantage else ():
+        if (given := getattr(config.value, name)) != getattr(plain, name):
+            raise InputError(f"value.{name}={given}: this agent does not read advantages, it would change nothing")
     if config.agent.strength != 1.0 and not config.policy.guides:
         raise InputError(f"agent.guidance={config.agent.strength:g} needs policy=flow: only a flow can be guided")
     if isinstance(data, FileData):
         return Given(config, source)
     wanted = source.critic.fps if isinstance(source, Wvm) else 0
-    fps = data.fps if data.fps is not None else frame_rate(wanted or FPS)
+    fps = data.fps if data.fps is not None else frame_rate(wanted or FPS, CONTROL_FREQUENCY)
     if fps < wanted:
         raise InputError(f"data.fps={fps}: value=wvm reads {wanted:g} frames a second")
     view: dict[str, Any] = {"size": SIZE}

@@ -17,9 +17,9 @@ from agents.trainer import train
 from envs.rollout import Recording
 from wvm_rl import cli, figures
 from wvm_rl.config import GROUPS, TrainConfig, run_name
-from wvm_rl.evaluation import evaluate
+from wvm_rl.evaluation import evaluate, initial_states
 from wvm_rl.files import exclusive
-from wvm_rl.films import as_episodes, films
+from wvm_rl.films import as_episodes, check_films, films
 from wvm_rl.inspect import inspected, warning
 from wvm_rl.runs import Run, check, read_summary, shared, show
 from wvm_rl.samples import Samples, origin, pictures, prepared
@@ -78,6 +78,8 @@ def pipeline(jobs: Sequence[Job], checkpoints: Path) -> list[dict[str, Any]]:
         favours.append(inspected(own, job.config.value.horizon_k))
         if job.config.informed and (message := warning(favours[-1], own.columns[0])):
             print(f"warning: {job.folder}: {message}", file=sys.stderr)
+        if job.config.evaluation.videos:
+            check_films(job.source, initial_states(job.config))
     ends = np.cumsum([0, *(len(job.seeds) for job in jobs)])
     parts = [slice(*ends[number : number + 2]) for number in range(len(jobs))]  # of all policies, by job
 

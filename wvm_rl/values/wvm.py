@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from wvm_rl.data.episodes import Dataset, nearest
+from wvm_rl.data.episodes import Dataset, frame_rate, nearest
 from wvm_rl.data.windows import CLIP, NO_TEXT
 from wvm_rl.errors import InputError
 from wvm_rl.values.base import ValueConfig, Values
@@ -77,10 +77,11 @@ class Wvm:
         critic = self.critic
         count, height, width = dataset.frames_shape(index, critic.camera)
         if not self._fits(dataset, index):
+            rate = frame_rate(critic.fps, dataset.control_freq)
             raise InputError(
                 f"{dataset.path}: frames of {critic.camera} are {height}x{width} at {dataset.fps:g} fps, the critic "
                 f"needs {critic.size}x{critic.size} (or a multiple) at {critic.fps:g} or more; render them with `"
-                f"python -m envs.render {dataset.path} cameras=[{critic.camera}] fps={critic.fps:g} size={critic.size}`"
+                f"python -m envs.render {dataset.path} cameras=[{critic.camera}] fps={rate} size={critic.size}`"
             )
         if len(nearest(dataset.frame_steps(index), dataset.control_freq / critic.fps)) < CLIP:
             raise InputError(
