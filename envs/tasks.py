@@ -1,4 +1,4 @@
-"""The six manipulation tasks of PAPER.md's RoboSuite benchmark, on a Panda at 20 Hz."""
+"""The six manipulation tasks of the paper's RoboSuite benchmark, on a Panda at 20 Hz."""
 
 from dataclasses import dataclass, field
 

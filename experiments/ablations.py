@@ -1,4 +1,4 @@
-"""What in the critic matters: the paper's Table 4 (PAPER.md section 4) at the size of `tiny`.
+"""What in the critic matters: the paper's Table 4, at the size of `tiny`.
 
     python -m experiments.ablations machine=mine                     # every variant, 3 seeds of the model's training
     python -m experiments.ablations machine=mine variants=[full,p0] seeds=1

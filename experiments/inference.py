@@ -1,6 +1,6 @@
 """What the critic's way of reading values is worth: `python -m experiments.inference`.
 
-PAPER.md section 3 reads a chunk with one Euler step from the mode of the noise, gives it the running mean of earlier
+The paper reads a chunk with one Euler step from the mode of the noise, gives it the running mean of earlier
 predictions as prefix (0 at first), and averages the predictions of overlapping chunks. Each variant changes some of
 these, whatever reading the critic asks for, and is scored on the benchmark's episodes, all from the same latents.
 `both` is `wvm_rl.model.reading.mixed`. Writes

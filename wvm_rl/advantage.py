@@ -9,7 +9,7 @@ from wvm_rl.errors import InputError
 
 
 def advantage(values: Sequence[np.ndarray], horizon_k: int) -> np.ndarray:
-    """Delta(t) = V(min(t+K-1, T-1)) - V(t) of every control step (PAPER.md E.4).
+    """Delta(t) = V(min(t+K-1, T-1)) - V(t) of every control step (the paper, E.4).
 
     Args:
         values: per episode [T], one a control step.
@@ -58,5 +58,5 @@ def shuffled(advantages: np.ndarray, seed: int) -> np.ndarray:
 
 
 def tail(length: int, horizon_k: int) -> np.ndarray:
-    """Last step of the chunk that starts at each of `length` steps (PAPER.md E.4)."""
+    """Last step of the chunk that starts at each of `length` steps (the paper, E.4)."""
     return np.minimum(np.arange(length) + horizon_k - 1, length - 1)

@@ -2,7 +2,7 @@
 
 Fresh episodes of every task (recipe `bench`): with one lapse, experts and failures; and clips made from the experts.
 The critic stands beside sources that see nothing, regressors that learned from its own films, and a floor: a
-regressor that sees the simulator. Scores as in PAPER.md section 4 (`wvm_rl.scores`). Predictions made elsewhere are
+regressor that sees the simulator. Scores are the paper's (`wvm_rl.scores`). Predictions made elsewhere are
 scored from a parquet file (`wvm_rl.values.file`); `export=<folder>` writes the videos they are made from.
 """
 

@@ -1,4 +1,4 @@
-"""How good values are: the truth and the scores of Suboptimal-Value-Bench (PAPER.md section 4).
+"""How good values are: the truth and the scores of Suboptimal-Value-Bench, the paper's benchmark.
 
 Rank correlations are Spearman's with average ranks (Pearson's as a second opinion). A constant prediction has none: it
 scores NaN here, and whoever averages says whether NaN is left out or counts as 0.

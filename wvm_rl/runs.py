@@ -1,4 +1,4 @@
-"""A run folder: everything one job leaves behind, from which tables and figures are made (DESIGN.md)."""
+"""A run folder: everything one job leaves behind, from which tables and figures are made."""
 
 import hashlib
 import html

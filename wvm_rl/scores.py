@@ -1,4 +1,4 @@
-"""Scores of value sources on the benchmark's clips (PAPER.md section 4), from trajectory to report.
+"""Scores of value sources on the benchmark's clips, as in the paper, from trajectory to report.
 
 A row is what one model says of one clip. Everything else is a function of rows: per trajectory, then the mean over a
 task's, then the mean over tasks; areas under ROC curves are taken within tasks. 95 % bootstrap intervals resample

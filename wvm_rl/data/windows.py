@@ -24,7 +24,7 @@ class WindowsConfig:
 
     rewind: float = 0.5  # share of windows that do not simply rise (PAPER section 3)
     plateau: float = 0.1  # share of those that stand still; the others fall
-    turn: float = 0.5  # share of both that change direction within the clip (measured lead, MACHINE.md)
+    turn: float = 0.5  # share of both that change direction within the clip (not in the paper)
     jitter: float = 0.0  # half-range of random contrast, brightness and, a third of it, tint, as a fraction
     shift: float = 0.0  # largest random translation across and down, as a fraction of the side
 

@@ -42,7 +42,7 @@ class Source(Protocol):
 class ValueConfig:
     """Where values come from, and how far ahead an advantage looks."""
 
-    horizon_k: int = 20  # K, control steps over which the advantage is taken (PAPER.md E.4; the paper's K = H)
+    horizon_k: int = 20  # K, control steps over which the advantage is taken (the paper, E.4: K = H)
     scale: str = "raw"  # of advantages: raw | rank, the share of the dataset between an advantage and 0, signed
     lower: float = 0.0  # standard deviations that an advantage is lowered by, of a source that gives some
     shuffle: bool = False  # permute the advantages over the dataset: same histogram, no information (the null)

@@ -11,7 +11,7 @@ from wvm_rl.values.base import ValueConfig, Values
 
 
 def truth(episode: Episode, expert_steps: float) -> np.ndarray:
-    """True progress [T] f32 of an episode (DESIGN.md).
+    """True progress [T] f32 of an episode.
 
     Every control step advances by 1, but by 0 in a hesitation and by -1 in a retry's or a failure's retraction; the
     sum, never below 0, is scaled to end at 1 on success. On failure it is scaled by the steps gained at best plus
@@ -52,7 +52,7 @@ class Oracle:
 
 @dataclass
 class OracleConfig(ValueConfig):
-    """True progress from the recorded lapses: the upper bound."""
+    """True progress from the recorded lapses: what a perfect critic would say."""
 
     def source(self) -> Oracle:
         return Oracle()
