@@ -72,6 +72,10 @@ class Trained(NamedTuple):
         """Weights of the seed at position `index`."""
         return jax.tree.map(lambda leaf: leaf[index], self.params)
 
+    def part(self, seeds: slice) -> "Trained":
+        """Those of the seeds at these positions."""
+        return Trained(jax.tree.map(lambda leaf: leaf[seeds], self.params), self.statistics, self.seeds[seeds])
+
 
 def train(
     policy: PolicyConfig,

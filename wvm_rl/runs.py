@@ -125,8 +125,7 @@ class Run:
             self._mirror.log({name: client.Html(f"<pre>{html.escape(text)}</pre>")})
 
     def write_rows(self, name: str, rows: list[dict[str, Any]]) -> None:
-        with atomic(self.folder / name) as partial:
-            pd.DataFrame(rows).to_parquet(partial, index=False)
+        write_rows(self.folder / name, rows)
 
     def finish(self, summary: dict[str, Any], name: str = "summary.json") -> None:
         """Writes the summary, last, and hands summary, figures, videos and tables to wandb."""
@@ -210,6 +209,12 @@ def check(folder: Path, settings: dict[str, Any], inputs: dict[str, str]) -> Non
                 f"{folder} holds a run with {name}={before.get(name)}, now it is {now.get(name)}: choose another "
                 "folder (hydra.run.dir=...) or delete it"
             )
+
+
+def write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Writes a parquet file, whole or not at all."""
+    with atomic(path) as partial:
+        pd.DataFrame(rows).to_parquet(partial, index=False)
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:

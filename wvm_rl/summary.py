@@ -1,12 +1,18 @@
 """The content of a run folder's `config.yaml` and `summary.json`."""
 
+from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from agents.base import effective_fraction
 from wvm_rl.config import GROUPS, TrainConfig
+from wvm_rl.errors import InputError
 from wvm_rl.samples import Samples
 from wvm_rl.stats import success_interval
 
@@ -17,11 +23,47 @@ def described(config: TrainConfig) -> dict[str, Any]:
     return {"choices": choices, **asdict(config)}
 
 
+def restored(folder: Path) -> TrainConfig:
+    """The settings of a run, from its `config.yaml`.
+
+    Raises:
+        InputError: no such file, or one of other code.
+    """
+    path = folder / "config.yaml"
+    try:
+        content = yaml.safe_load(path.read_text())
+        choices = content.pop("choices")
+        node = OmegaConf.structured(TrainConfig)
+        for group, registry in GROUPS.items():
+            node[group] = OmegaConf.structured(registry[choices[group]])
+        settings: Any = OmegaConf.to_object(OmegaConf.merge(node, content))
+    except OSError as error:
+        raise InputError(f"{path} is not there: give the folder of a run of wvm_rl.train") from error
+    except (yaml.YAMLError, KeyError, TypeError, AttributeError, OmegaConfBaseException) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"{path} is not of this code ({reason}): use the commit in its versions.json") from error
+    return settings
+
+
+def outcome(rows: Sequence[Sequence[dict]]) -> dict[str, Any]:
+    """What rollouts came to, of rows of `episodes.parquet` by training seed."""
+    success, in_budget = ([[row[name] for row in own] for own in rows] for name in ("success", "success_in_budget"))
+    times = [row["seconds"] for own in rows for row in own if row["success"]]
+    return {
+        "rollouts": sum(map(len, rows)),
+        "success_rate": float(np.mean(success)),
+        "success_ci95": success_interval(np.array(success)),
+        "success_in_budget": float(np.mean(in_budget)),
+        "success_in_budget_ci95": success_interval(np.array(in_budget)),
+        "median_seconds_to_success": float(np.median(times)) if times else None,
+    }
+
+
 def summarise(
     config: TrainConfig,
     samples: Samples,
     favour: dict[str, Any],
-    rows: list[dict],
+    rows: Sequence[Sequence[dict]],
     inputs: dict[str, str],
     seconds: dict[str, float],
 ) -> dict[str, Any]:
@@ -29,15 +71,11 @@ def summarise(
 
     Args:
         favour: of `wvm_rl.inspect.inspected`.
-        rows: of `episodes.parquet`, seed by seed.
+        rows: of `episodes.parquet`, by training seed.
         inputs: name -> fingerprint of what the run started from.
         seconds: of each stage.
     """
-    success, in_budget = (
-        np.reshape([row[name] for row in rows], (config.seeds, -1)) for name in ("success", "success_in_budget")
-    )
     columns = samples.columns
-    times = [row["seconds"] for row in rows if row["success"]]
     return {
         "env": config.env.name,
         "agent": _choice(GROUPS["agent"], config.agent),
@@ -47,12 +85,7 @@ def summarise(
         "episodes": len(samples.episodes),
         "seed": config.seed,
         "seeds": config.seeds,
-        "rollouts": len(rows),
-        "success_rate": float(np.mean(success)),
-        "success_ci95": success_interval(success),
-        "success_in_budget": float(np.mean(in_budget)),
-        "success_in_budget_ci95": success_interval(in_budget),
-        "median_seconds_to_success": float(np.median(times)) if times else None,
+        **outcome(rows),
         "knob": favour["knob"],
         "samples": len(columns[0].weight),
         "kept_fraction": float(np.mean([each.weight > 0 for each in columns])),

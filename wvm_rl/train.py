@@ -13,6 +13,7 @@ import numpy as np
 from omegaconf import OmegaConf
 
 from agents.chunks import build
+from agents.saved import Saved, save
 from agents.trainer import train
 from envs.rollout import Recording
 from wvm_rl import cli, figures
@@ -104,10 +105,11 @@ def pipeline(jobs: Sequence[Job], checkpoints: Path) -> list[dict[str, Any]]:
         asked = [each.asked(position) for each in samples for position in range(len(each.columns))]
         kept = checkpoints.parent / ROLLOUTS
         rows, recordings = evaluate(first, trained, asked, {part.start for part in parts}, kept)
-    summaries = [
-        leave(job, run, own, favour, [row for each in rows[part] for row in each], recordings.get(part.start, {}))
-        for job, run, own, favour, part in zip(jobs, runs, samples, favours, parts)
-    ]
+    summaries = []
+    for job, run, own, favour, part in zip(jobs, runs, samples, favours, parts):
+        observed = {name: getattr(first.obs, name) for name in ("keys", "cameras", "size")}
+        save(job.folder, Saved(first.acting, trained.part(part), asked[part], observed))
+        summaries.append(leave(job, run, own, favour, rows[part], recordings.get(part.start, {})))
     for run, summary in zip(runs, summaries):  # none before all can: what is finished trains no more with the others
         run.finish(summary)
     kept.unlink(missing_ok=True)
@@ -119,17 +121,17 @@ def leave(
     run: Run,
     samples: Samples,
     favour: dict[str, Any],
-    rows: list[dict],
+    rows: list[list[dict]],
     recordings: dict[int, Recording],
 ) -> dict[str, Any]:
     """Writes what a run leaves behind, rollouts and videos, but for the summary, which it returns.
 
     Args:
         favour: of `wvm_rl.inspect.inspected`.
-        rows: of `episodes.parquet`.
+        rows: of `episodes.parquet`, by training seed.
     """
     config = job.config
-    run.write_rows("episodes.parquet", rows)
+    run.write_rows("episodes.parquet", [row for each in rows for row in each])
     filmed, kept = (
         {number: recording for number, recording in recordings.items() if number < count}
         for count in (config.evaluation.videos, config.evaluation.keep)
