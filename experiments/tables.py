@@ -125,6 +125,26 @@ def compared(title: str, study: Study, cells: dict[str, dict[str, np.ndarray]], 
     return [(title, header, lines), *([differences] if apart else [])]
 
 
+def leading(methods: dict[str, dict[str, np.ndarray]]) -> list[Table]:
+    """The method that is best over all tasks, beside each other one; none if fewer than two have all tasks.
+
+    It is the best of these very rollouts, so what it is ahead of the second is somewhat flattered.
+    """
+    whole = {name: cell for name, cell in methods.items() if cell.keys() == methods["bc"].keys()}
+    if len(whole) < 3:  # bc and one other: `compared` has them
+        return []
+    best = max(whole, key=lambda name: iqm(list(whole[name].values()))[0])
+    lines = []
+    for name, cell in methods.items():
+        tasks, (ours, theirs) = paired(whole[best], cell)
+        if name != best and tasks:
+            differences = (iqm_difference(ours, theirs), iqm_difference(ours, theirs, states=True))
+            chance = improvement(ours, theirs)
+            lines.append([f"{best} minus {name}", str(len(tasks)), *map(shown, (*differences, chance))])
+    header = ["difference of IQM", "tasks", "estimate", "other initial states", "chance to beat it"]
+    return [("The best method, values of the critic", header, lines)]
+
+
 def bars(study: Study) -> Table:
     """What the study is to show: difference over all tasks, its bar, and whether the interval clears it."""
     bc, oracle = study.cell("bc", "none"), study.cell("awr", "oracle")
@@ -156,7 +176,7 @@ def tables(study: Study) -> list[Table]:
     bc = study.baseline
     agents = [agent for agent in dict.fromkeys(study.rows["agent"]) if agent != "bc"]
     methods = {"bc": bc} | {agent: cell for agent in agents if (cell := study.cell(agent, "wvm"))}
-    found = compared("Methods, values of the critic", study, methods, "bc")
+    found = [*compared("Methods, values of the critic", study, methods, "bc"), *leading(methods)]
     sources = {"bc": bc} | {value: cell for value in BRACKET if (cell := study.cell("awr", value))}
     found += compared("Value sources, awr", study, sources, "bc")
     others = {
