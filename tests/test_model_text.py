@@ -101,7 +101,7 @@ def test_embedded_text_reaches_the_values(tmp_path):
         read(large, written | {"text": {"tokens": 3}}, "config.json")
 
 
-def test_a_critic_keeps_bf16_and_forgets_where_its_maker_kept_embeddings(tmp_path):
+def test_a_critic_keeps_bf16_and_forgets_where_its_maker_kept_embeddings(tmp_path, monkeypatch):
     config = embedded(tmp_path / "mine", text_length=8, compute_dtype="bfloat16")
     shapes = {f"vae.{name}": shape for name, shape in Codec(config).graph.shapes.items()}
     shapes |= {f"wvm.{name}": shape for name, shape in WorldValueModel(config).graph.shapes.items()}
@@ -119,6 +119,15 @@ def test_a_critic_keeps_bf16_and_forgets_where_its_maker_kept_embeddings(tmp_pat
         add(tmp_path / "umt5.safetensors", {}, ORIGIN | {"dtype": dtype})
         sources.append(Wvm(found).fingerprint)
     assert sources[0] != sources[1]  # values depend on the text encoder
+
+    monkeypatch.setattr("wvm_rl.model.critic.default_cache", lambda: str(tmp_path / "umt5.safetensors"))
+    told = replace(critic.config, text_origin=found.origin)
+    Critic(told, critic.params).save(tmp_path / "critic")
+    assert Critic.load(tmp_path / "critic").fingerprint == critic.fingerprint
+    (tmp_path / "umt5.safetensors").unlink()
+    add(tmp_path / "umt5.safetensors", {}, ORIGIN)
+    with pytest.raises(InputError, match=r"learned with embeddings of .*bfloat16.* has those of .*float32"):
+        Critic.load(tmp_path / "critic")
 
 
 def test_texts_that_do_not_fit_their_length_are_refused():

@@ -39,6 +39,7 @@ class CriticConfig:
     model: WvmConfig
     latents: LatentStatistics
     reading: Reading = field(default_factory=Reading)
+    text_origin: str = ""  # what computed the embeddings of text that it learned with, where they are not its own
 
 
 class Critic:
@@ -114,6 +115,7 @@ class Critic:
             del shaping["instructions"]  # those that read none are told none
         if self.config.reading == Reading():
             del shaping["reading"]  # the only one there was, when critics of before were named
+        del shaping["text_origin"]  # values depend on that of the file that is read, see `origin`
         digest = hashlib.sha256(_json(shaping).encode())
         for name in sorted(self.params):
             digest.update(name.encode() + np.asarray(self.params[name]).tobytes())
@@ -140,6 +142,8 @@ class Critic:
                 del config["model"]["first_frame"]  # as critics of before, which had no choice
             if self.config.reading == Reading():
                 del config["reading"]  # likewise
+            if not self.config.text_origin:
+                del config["text_origin"]
             (partial_folder / "config.json").write_text(_json(config))
             if self.card:
                 (partial_folder / "README.md").write_text(self.card)
@@ -151,7 +155,8 @@ class Critic:
         """Reads a critic's folder.
 
         Raises:
-            InputError: a file is missing or damaged, or weights and configuration do not fit each other.
+            InputError: a file is missing or damaged, or weights and configuration do not fit each other, or this user's
+                embeddings of text are another encoder's.
         """
         path = Path(folder) / "config.json"
         try:
@@ -164,6 +169,7 @@ class Critic:
             raise InputError(f"{path}: preset {content.get('preset')} is unknown: choose one of {', '.join(PRESETS)}")
         kind, model = PRESETS[content["preset"]], content.get("model")
         content.setdefault("reading", asdict(Reading()))  # of critics of before
+        content.setdefault("text_origin", "")
         if isinstance(model, dict):
             model.setdefault("first_frame", False)  # likewise
         if isinstance(model, dict) and isinstance(model.get("text"), dict) and isinstance(kind().text, Umt5TextConfig):
@@ -172,6 +178,12 @@ class Critic:
         channels = config.model.vae.z_dim
         if len(config.latents.mean) != channels or len(config.latents.std) != channels:
             raise InputError(f"{path}: latents needs {channels} means and standard deviations")
+        learned, text = config.text_origin, config.model.text
+        if learned and Path(text.file).expanduser().exists() and text.origin != learned:
+            raise InputError(
+                f"{path}: it learned with embeddings of {learned}, {text.file} has those of {text.origin}: move that "
+                "file away and run `python -m wvm_rl.embed` with the critic's encoder"
+            )
         card = Path(folder) / "README.md"
         text = card.read_text() if card.exists() else ""
         critic = cls(config, {}, text)

@@ -355,5 +355,5 @@ def train(stages: Stages) -> tuple[Critic, dict[str, float]]:
     params |= {f"wvm.{name}": value for name, value in lora.merged(wvm).items()}
     preset = next(name for name, kind in PRESETS.items() if kind is type(config.wvm))
     plain = replace(config.wvm, transformer=replace(config.wvm.transformer, lora_rank=0))
-    critic = CriticConfig(FORMAT, preset, films.camera, films.instructions, plain, statistics, config.reading)
-    return Critic(critic, params), stages.scores()
+    told = films.instructions, plain, statistics, config.reading, plain.text.origin
+    return Critic(CriticConfig(FORMAT, preset, films.camera, *told), params), stages.scores()
