@@ -92,7 +92,11 @@ def load(folder: Path | str) -> Saved:
         seeds, guidance = tuple(note["seeds"]), float(note["guidance"])
         spec = Spec(sizes["obs"], sizes["action"], sizes[COND], len(cameras))
     except OSError as error:
-        raise InputError(f"{path} is not there: give the folder of a finished run of wvm_rl.train") from error
+        raise InputError(
+            f"{path} is not there: give the folder of a finished run of wvm_rl.train; one of older code kept no policy"
+        ) from error
+    except InputError:
+        raise
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path}: not a policy's settings ({error!r}); run its command again") from error
     policy: Any = Seeing(inner) if cameras else inner

@@ -3,6 +3,7 @@
 import ast
 import hashlib
 import json
+from collections.abc import Collection
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -31,13 +32,17 @@ def data_folder(root: str | None) -> Path:
     return Path(root).expanduser() if root else platformdirs.user_cache_path("wvm_rl")
 
 
-def key(settings: Any) -> str:
+def key(settings: Any, made_by: Collection[str] | None = None) -> str:
     """Hash [8 hex digits] of JSON-like settings, the simulators' versions, the code of `envs` and the file layout.
 
     Comments, docstrings and formatting of the code do not count, nor do the edits in SAME.
+
+    Args:
+        made_by: files of `envs` whose code counts; None: all that shape episodes.
     """
     versions = {name: version(name) for name in SIMULATORS}
-    files = [path for path in sorted(Path(__file__).parent.glob("*.py")) if path.stem not in NEUTRAL]
+    every = sorted(Path(__file__).parent.glob("*.py"))
+    files = [path for path in every if (path.stem not in NEUTRAL if made_by is None else path.stem in made_by)]
     hashes = {path.stem: _code(path) for path in files}
     code = {stem: SAME.get(f"{stem} {now[:16]}", now) for stem, now in hashes.items()}
     text = json.dumps([settings, versions, code, LAYOUT], sort_keys=True)

@@ -15,9 +15,11 @@ from envs.camera import WORKSPACE, Camera
 from envs.modelfile import compiled
 from envs.workers import Workers, cores
 from wvm_rl.cli import run
-from wvm_rl.data.episodes import Dataset, write_frames
+from wvm_rl.data.episodes import Dataset, drawable, write_frames
 from wvm_rl.errors import InputError
 from wvm_rl.files import atomic, exclusive, once
+
+DRAWN_BY = {"camera", "looks", "meshes", "modelfile", "render"}  # files of this folder that shape a picture
 
 
 @dataclass
@@ -89,7 +91,9 @@ def shown(dataset: Dataset, cameras: Sequence[str], fps: int, size: int, workers
 
 def _beside(dataset: Dataset, *what: str) -> Path:
     """Where a dataset that is drawn anew lies: named by its source, what it shows, and the code that draws."""
-    return dataset.path.with_name("-".join([dataset.path.stem, dataset.fingerprint[:8], *what, key("drawn")]) + ".hdf5")
+    return dataset.path.with_name(
+        "-".join([dataset.path.stem, dataset.fingerprint[:8], *what, key("drawn", DRAWN_BY)]) + ".hdf5"
+    )
 
 
 def _write(path: Path, target_path: Path, jobs: list["Job"], processes: int | None, names: dict[str, str]) -> None:
@@ -128,7 +132,7 @@ def _job(dataset: Dataset, index: int, config: RenderConfig) -> Job:
     demo = dataset.name(index)
     with h5py.File(dataset.path, "r") as file:
         group = file[f"data/{demo}"]
-        if "states" not in group or "model_file" not in group.attrs:
+        if not drawable(group):
             raise InputError(f"{dataset.path}: {demo} has no states or no model_file, so it cannot be rendered")
         if dataset.control_freq % config.fps:
             raise InputError(f"fps={config.fps} must divide {dataset.path}'s {dataset.control_freq} steps a second")

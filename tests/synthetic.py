@@ -61,7 +61,7 @@ class Brightness:
     """A critic that reads progress off the frames' brightness; takes what `wvm_rl.model.critic.Critic` takes."""
 
     fps, size, camera, fingerprint, origin = 4.0, 16, "workspace", "brightness", ""
-    instructions = ("lift the red cube",)
+    instructions, reads = ("lift the red cube",), True
 
     def values(self, clips):
         for frames, instruction in clips:

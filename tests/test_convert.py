@@ -17,13 +17,13 @@ from wvm_rl.errors import InputError
 pytestmark = pytest.mark.filterwarnings("ignore:.*os.fork")  # JAX warns of it; ffmpeg's child starts another program
 
 FRONT, WRIST = "observation.images.front", "observation.images.wrist"
-LENGTHS, RATE = (40, 33), 30
+LENGTHS, RATE = (70, 61), 30
 
 
 def picture(row: int) -> np.ndarray:
     """A wide picture whose middle square shows the row as brightness."""
     wide = np.full((48, 64, 3), 255, np.uint8)
-    wide[:, 8:56] = 20 + 5 * row
+    wide[:, 8:56] = 20 + 3 * row
     return wide
 
 
@@ -88,6 +88,8 @@ def recorded(folder: Path, version: int) -> Path:
                 f"videos/{FRONT}/chunk_index": 0,
                 f"videos/{FRONT}/file_index": 1,
                 f"videos/{FRONT}/from_timestamp": [0.0, LENGTHS[0] / RATE],
+                f"videos/{FRONT}/to_timestamp": [LENGTHS[0] / RATE, sum(LENGTHS) / RATE],
+                "length": LENGTHS,
                 "stats/action/mean": [[0.0], [0.0]],
             }
         )
@@ -116,8 +118,8 @@ def test_frames_rows_and_tasks_are_the_sources(tmp_path, version):
             frames, step = data.frames(index, camera)
             np.testing.assert_array_equal(step, np.arange(0, LENGTHS[index], 6))
             assert frames.shape == (len(step), 24, 24, 3)
-            apart = frames.astype(int) - (20 + 5 * step)[:, None, None, None]
-            assert abs(apart).max() < 5  # its own row, of which a neighbour is 5 apart, and none of the white margins
+            apart = frames.astype(int) - (20 + 3 * step)[:, None, None, None]
+            assert abs(apart).max() < 3  # its own row, of which a neighbour is 3 apart, and none of the white margins
     assert [path.name for path in tmp_path.iterdir() if path.name.endswith(".parts")] == []
 
 
@@ -127,7 +129,7 @@ def test_an_interrupted_conversion_goes_on(tmp_path, monkeypatch):
     video = next((source / "videos").rglob("*.mp4"))
     content = video.read_bytes()
     film(video, list(range(LENGTHS[0])))  # the second episode's part is not there yet
-    with pytest.raises(InputError, match=r"file-001\.mp4: episode 1 cannot be read \(it has 0 of 6 frames"):
+    with pytest.raises(InputError, match=r"file-001\.mp4: episode 1 cannot be read \(it has 0 of 11 frames"):
         convert(ConvertConfig(str(source), str(cut), ["front"], size=24))
     video.write_bytes(content)
     monkeypatch.setattr("wvm_rl.data.lerobot.LeRobot.episode", _only_the_second(monkeypatch))
@@ -146,11 +148,23 @@ def _only_the_second(monkeypatch):
     return episode
 
 
+def test_a_video_that_is_shorter_than_its_rows_is_refused(tmp_path):
+    """Not continued by the next episode's frames."""
+    source = recorded(tmp_path / "theirs", 3)
+    (listed,) = (source / "meta" / "episodes").rglob("*.parquet")
+    rows = pd.read_parquet(listed)
+    rows[f"videos/{FRONT}/to_timestamp"] -= [10 / RATE, 0]
+    rows.to_parquet(listed)
+    with pytest.raises(InputError, match=r"episode 0 cannot be read \(it has 10 of 12 frames"):
+        convert(ConvertConfig(str(source), str(tmp_path / "ours.hdf5"), ["front"], size=24))
+
+
 def test_what_cannot_be_converted_is_refused(tmp_path):
     source, out = recorded(tmp_path / "theirs", 2), tmp_path / "ours.hdf5"
     for settings, message in (
         ({"cameras": ["top"]}, r"has no camera top: choose from front, wrist"),
         ({"fps": 60}, r"has 30 frames a second: give fps=30 or less"),
+        ({"fps": 3}, r"episode 0 \(2 in all\) keeps fewer frames than the 9 of a critic's clip"),
         ({"dataset": str(tmp_path)}, r"is no dataset of LeRobot: it has no meta/info\.json"),
     ):
         with pytest.raises(InputError, match=message):
@@ -163,6 +177,9 @@ def test_what_cannot_be_converted_is_refused(tmp_path):
     rows = next((source / "data").rglob("*.parquet"))
     rows.write_text("version https://git-lfs.github.com/spec/v1\n")
     with pytest.raises(InputError, match=r"is no parquet file .*download it whole"):
+        convert(ConvertConfig(str(source), str(out)))
+    (source / "meta" / "episodes.jsonl").write_text('{"episode_index": 0, "tasks"')
+    with pytest.raises(InputError, match="meta: what it says of episodes is not LeRobot's"):
         convert(ConvertConfig(str(source), str(out)))
     (source / "meta" / "info.json").write_text("{}")
     with pytest.raises(InputError, match=r"info\.json is not LeRobot's"):

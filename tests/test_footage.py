@@ -12,6 +12,11 @@ from tests.synthetic import dataset, episode
 from wvm_rl.data.episodes import Dataset
 from wvm_rl.errors import InputError
 from wvm_rl.footage import FileFilms, ScriptedFilms, corpus
+from wvm_rl.label import label
+from wvm_rl.model.critic import Critic
+from wvm_rl.model.wvm import LossConfig
+from wvm_rl.pretrain import PretrainConfig, main
+from wvm_rl.values.wvm import WvmConfig
 
 
 def test_rates_that_the_critic_cannot_read_are_refused_before_collecting():
@@ -111,3 +116,19 @@ def test_films_that_no_critic_can_learn_from_are_refused(tmp_path, settings, cam
     path = demonstrations(tmp_path / "mine.hdf5", **settings)
     with pytest.raises(InputError, match=message):
         FileFilms([str(path)], cameras, held_out=1).announced(stages().wvm)
+
+
+def test_the_command_makes_a_critic_that_labels_other_recordings(tmp_path, compile_quickly):
+    shapes = {name: getattr(stages(), name) for name in ("wvm", "compression")}
+    short = {"vae": replace(stages().vae, steps=6), "model": replace(stages().model, steps=6, save_every=6)}
+    footage = FileFilms([str(demonstrations(tmp_path / "mine.hdf5"))], ["front"], held_out=1, root=str(tmp_path))
+    config = PretrainConfig(
+        **shapes, **short, pool=256, loss=LossConfig(video=0.0), data=footage, out=str(tmp_path / "critic")
+    )
+    main(config)
+    critic = Critic.load(tmp_path / "critic")
+    assert (critic.camera, critic.instructions, critic.size) == ("front", ["fold the towel"], 16)
+    assert "| episodes | of mine.hdf5 |" in critic.card and "| films | 3 for training, 1 held out |" in critic.card
+    other = Dataset(demonstrations(tmp_path / "other.hdf5", count=2))
+    labels = label(other, WvmConfig(critic=str(tmp_path / "critic")).source(), progress=False)
+    assert [len(each) for each in labels] == other.lengths and all(np.isfinite(each).all() for each in labels)

@@ -295,6 +295,6 @@ def test_settings_of_advantages_do_not_belong_to_labels(tmp_path):
 
 def test_a_critic_without_instructions_knows_all_of_them(tmp_path, capsys):
     critic = Brightness()
-    critic.instructions = ("",)
+    critic.instructions, critic.reads = ("",), False
     label(dataset(tmp_path / "d.hdf5", [episode(0, 60)]), Wvm(critic), progress=False)
     assert "warning" not in capsys.readouterr().err

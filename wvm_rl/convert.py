@@ -16,6 +16,7 @@ from tqdm import tqdm
 from wvm_rl import cli
 from wvm_rl.data.episodes import Dataset, write, write_part
 from wvm_rl.data.lerobot import LeRobot
+from wvm_rl.data.windows import CLIP
 from wvm_rl.errors import InputError
 from wvm_rl.files import exclusive, writable
 
@@ -43,7 +44,8 @@ def convert(config: ConvertConfig) -> Path:
     """Writes the dataset, going on where an interrupted call was.
 
     Raises:
-        InputError: the source is not whole, lacks a camera or has fewer frames a second; or the file is there.
+        InputError: the source is not whole, lacks a camera, has fewer frames a second or an episode too
+            short for any critic; or the file is there.
     """
     source, out = LeRobot(config.dataset), Path(config.out).expanduser()
     wanted = list(source.cameras) if config.cameras is None else config.cameras
@@ -52,13 +54,19 @@ def convert(config: ConvertConfig) -> Path:
         raise InputError(f"{source.folder} has no camera, and a critic nothing to see")
     if source.rate < config.fps:
         raise InputError(f"{source.folder} has {source.rate:g} frames a second: give fps={source.rate:g} or less")
-    if out.exists():
-        raise InputError(f"{out} is there: choose another out, or delete it")
     every = int(source.rate // config.fps)
+    short = [index for index, length in enumerate(source.lengths) if -(-length // every) < CLIP]
+    if short:
+        raise InputError(
+            f"{source.folder}: episode {short[0]} ({len(short)} in all) keeps fewer frames than the {CLIP} of a "
+            "critic's clip: delete such episodes there first"
+        )
     settings = [source.fingerprint, cameras, every, config.size]
     parts = out.with_suffix(f".{hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:8]}.parts")
     writable(out.parent)
     with exclusive(out):
+        if out.exists():
+            raise InputError(f"{out} is there: choose another out, or delete it")
         paths = [parts / f"{index:06d}.hdf5" for index in range(len(source))]
         for index, path in enumerate(tqdm(paths, desc="converting", unit="ep")):
             if not path.exists():

@@ -8,20 +8,22 @@ From more initial states, or, `evaluation.seed=1`, from others; with films (`eva
 import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from omegaconf import MISSING
 
 from agents.saved import load
-from envs.simulation import Simulation
 from wvm_rl import cli
-from wvm_rl.config import EvaluationConfig
+from wvm_rl.config import EvaluationConfig, TrainConfig
 from wvm_rl.errors import InputError
 from wvm_rl.evaluation import evaluate, initial_states
 from wvm_rl.files import exclusive
-from wvm_rl.films import as_episodes, check_films, films
+from wvm_rl.films import check_films, leave
 from wvm_rl.provenance import provenance
 from wvm_rl.runs import read_summary, show, write_json, write_rows
 from wvm_rl.summary import outcome, restored
+from wvm_rl.values.base import Source
+from wvm_rl.values.wvm import WvmConfig
 
 
 @dataclass
@@ -42,30 +44,41 @@ def main(config: EvaluateConfig) -> None:
     summary = read_summary(run)
     if summary is None:
         raise InputError(f"run={run} holds no finished run: give the folder of one, with its summary.json")
-    saved, settings = load(run), replace(restored(run), evaluation=evaluation)
+    saved, settings = load(run), restored(run)
     folder = run / "evaluations" / f"{evaluation.rollouts}-seed{evaluation.seed}"
     with exclusive(folder):
         found = read_summary(folder)
         if not found or evaluation.videos > found["videos"] or evaluation.keep > found["keep"]:
-            source = settings.value.source() if evaluation.videos else None
-            if source:
-                check_films(source, initial_states(settings))
+            if found:  # what was made before is made again, from the same rollouts
+                more = {name: max(getattr(evaluation, name), found[name]) for name in ("videos", "keep")}
+                evaluation = replace(evaluation, **more)
+            settings = replace(settings, evaluation=evaluation)
+            watcher = _watcher(settings, summary) if evaluation.videos else None
+            if evaluation.videos:
+                check_films(watcher, initial_states(settings))
             start, unfinished = time.perf_counter(), folder / "rollouts.jsonl"
             rows, recordings = evaluate(settings, saved.trained, saved.asked, {0}, unfinished)
             write_rows(folder / "episodes.parquet", [row for each in rows for row in each])
-            filmed, kept = (
-                {number: each for number, each in recordings.get(0, {}).items() if number < count}
-                for count in (evaluation.videos, evaluation.keep)
-            )
-            if source:
-                films(folder / "videos", settings.env, source, filmed)
-            if kept:
-                as_episodes(folder / "rollouts.hdf5", settings.env, Simulation(settings.env).env_args, kept)
+            leave(folder, evaluation, settings.env, watcher, recordings.get(0, {}))
             found = summary | outcome(rows) | {"videos": evaluation.videos, "keep": evaluation.keep}
             found |= {"wall_seconds": {"rollouts": time.perf_counter() - start}, "evaluated by": provenance()}
             write_json(folder / "summary.json", found)
             unfinished.unlink(missing_ok=True)
     show(found, folder)
+
+
+def _watcher(settings: TrainConfig, summary: dict[str, Any]) -> Source | None:
+    """The critic of the run, whose curve is drawn in; None for other sources, which cannot judge a rollout.
+
+    Raises:
+        InputError: it is another one now.
+    """
+    if not isinstance(settings.value, WvmConfig):
+        return None
+    source = settings.value.source()
+    if source.fingerprint != summary["inputs"]["values"]:
+        raise InputError(f"value.critic={settings.value.critic} is another critic than the run's: evaluation.videos=0")
+    return source
 
 
 if __name__ == "__main__":

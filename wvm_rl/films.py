@@ -11,6 +11,7 @@ from envs.camera import Camera
 from envs.rollout import Recording
 from envs.tasks import CONTROL_FREQUENCY, TaskConfig
 from envs.video import film, write_video
+from wvm_rl.config import EvaluationConfig
 from wvm_rl.data.episodes import Episode, frame_rate, nearest, write, write_part
 from wvm_rl.data.layout import NO_LAPSES
 from wvm_rl.model.presets import CLIP
@@ -21,7 +22,7 @@ FPS, SIZE = 5, 96  # frames a second and pixels where no critic asks for others:
 PIXELS = 256
 
 
-def check_films(source: Source, states: Bank) -> None:
+def check_films(source: Source | None, states: Bank) -> None:
     """Draws what `films` would of an initial state.
 
     Raises:
@@ -38,7 +39,22 @@ def _rate(watcher: Wvm | None) -> int:
     return frame_rate(watcher.critic.fps if watcher else FPS, CONTROL_FREQUENCY)
 
 
-def films(folder: Path, task: TaskConfig, source: Source, recordings: dict[int, Recording]) -> None:
+def leave(
+    folder: Path, config: EvaluationConfig, task: TaskConfig, source: Source | None, recordings: dict[int, Recording]
+) -> None:
+    """Films and keeps as many recordings (by rollout) as asked for: `videos/` and `rollouts.hdf5` of a folder."""
+    filmed, kept = (
+        {number: recording for number, recording in recordings.items() if number < count}
+        for count in (config.videos, config.keep)
+    )
+    films(folder / "videos", task, source, filmed)
+    if kept:
+        from envs.simulation import Simulation  # here, as importing the simulator takes seconds
+
+        as_episodes(folder / "rollouts.hdf5", task, Simulation(task).env_args, kept)
+
+
+def films(folder: Path, task: TaskConfig, source: Source | None, recordings: dict[int, Recording]) -> None:
     """Writes `rollout_<i>_<outcome>.mp4` for each recording.
 
     With value=wvm the critic watches the rollout and its curve is drawn in; the other sources need a recorded episode

@@ -128,9 +128,17 @@ class Run:
         write_rows(self.folder / name, rows)
 
     def finish(self, summary: dict[str, Any], name: str = "summary.json") -> None:
-        """Writes the summary, last, and hands summary, figures, videos and tables to wandb."""
+        """Closes the run and mirrors it."""
+        self.close(summary, name)
+        self.mirror(summary)
+
+    def close(self, summary: dict[str, Any], name: str = "summary.json") -> None:
+        """Writes the summary, last."""
         write_json(self.folder / name, summary)
         (self.folder / STAGES).unlink(missing_ok=True)
+
+    def mirror(self, summary: dict[str, Any]) -> None:
+        """Hands summary, figures, videos and tables to wandb."""
         if self._mirror:
             import wandb as client
 

@@ -5,6 +5,7 @@ python -m wvm_rl.train agent=awr env=lift policy=flow value=wvm seed=0
 
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,10 @@ from agents.chunks import build
 from agents.saved import Saved, save
 from agents.trainer import train
 from envs.rollout import Recording
-from wvm_rl import cli, figures
+from wvm_rl import cli, figures, films
 from wvm_rl.config import GROUPS, TrainConfig, run_name
 from wvm_rl.evaluation import evaluate, initial_states
 from wvm_rl.files import exclusive
-from wvm_rl.films import as_episodes, check_films, films
 from wvm_rl.inspect import inspected, warning
 from wvm_rl.runs import Run, check, read_summary, shared, show
 from wvm_rl.samples import Samples, origin, pictures, prepared
@@ -80,7 +80,7 @@ def pipeline(jobs: Sequence[Job], checkpoints: Path) -> list[dict[str, Any]]:
         if job.config.informed and (message := warning(favours[-1], own.columns[0])):
             print(f"warning: {job.folder}: {message}", file=sys.stderr)
         if job.config.evaluation.videos:
-            check_films(job.source, initial_states(job.config))
+            films.check_films(job.source, initial_states(job.config))
     ends = np.cumsum([0, *(len(job.seeds) for job in jobs)])
     parts = [slice(*ends[number : number + 2]) for number in range(len(jobs))]  # of all policies, by job
 
@@ -111,7 +111,9 @@ def pipeline(jobs: Sequence[Job], checkpoints: Path) -> list[dict[str, Any]]:
         save(job.folder, Saved(first.acting, trained.part(part), asked[part], observed))
         summaries.append(leave(job, run, own, favour, rows[part], recordings.get(part.start, {})))
     for run, summary in zip(runs, summaries):  # none before all can: what is finished trains no more with the others
-        run.finish(summary)
+        run.close(summary)
+    for run, summary in zip(runs, summaries):
+        run.mirror(summary)
     kept.unlink(missing_ok=True)
     return summaries
 
@@ -132,15 +134,8 @@ def leave(
     """
     config = job.config
     run.write_rows("episodes.parquet", [row for each in rows for row in each])
-    filmed, kept = (
-        {number: recording for number, recording in recordings.items() if number < count}
-        for count in (config.evaluation.videos, config.evaluation.keep)
-    )
-    if filmed:
-        with run.stage("videos"):
-            films(job.folder / "videos", config.env, job.source, filmed)
-    if kept:
-        as_episodes(job.folder / "rollouts.hdf5", config.env, samples.dataset.env_args, kept)
+    with run.stage("videos") if config.evaluation.videos else nullcontext():
+        films.leave(job.folder, config.evaluation, config.env, job.source, recordings)
     return summarise(config, samples, favour, rows, job.inputs, run.seconds)
 
 

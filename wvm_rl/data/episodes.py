@@ -145,13 +145,13 @@ class Dataset:
             step = self._data[name]["frames/step"][()] if "frames/step" in self._data[name] else []
             if len(step) < 2:
                 raise InputError(
-                    f"{self.path}: {name} has no frames; add some with `python -m envs.render {self.path}`"
+                    f"{self.path}: {name} has {'one frame' if len(step) else 'no frames'}; {self.remedy()}"
                 )
             every |= set(np.diff(step).tolist())
             if len(every) > 1:
                 raise InputError(
                     f"{self.path}: {name}/frames/step rises by {sorted(every)} control steps, not always the same; "
-                    f"render all frames again with `python -m envs.render {self.path}`"
+                    f"{self.remedy()}"
                 )
         return self.control_freq / every.pop()
 
@@ -168,7 +168,7 @@ class Dataset:
         if fps is None or fps == self.fps:
             return images[()], step
         if fps > self.fps:
-            raise InputError(f"{self.path}: has {self.fps:g} frames a second, {fps:g} are wanted: render them again")
+            raise InputError(f"{self.path}: has {self.fps:g} frames a second, {fps:g} are wanted; {self.remedy()}")
         rows = nearest(step, self.control_freq / fps)
         return images[()][rows], step[rows]
 
@@ -181,15 +181,25 @@ class Dataset:
         """Number, height and width of an episode's frames, without reading them; InputError as in `frames`."""
         return self._images(index, camera).shape[:3]
 
+    def remedy(self, *settings: str) -> str:
+        """What to do for other frames: render them with these settings of `envs.render`, if that is possible."""
+        if all(drawable(self._data[name]) for name in self._names):
+            return f"render them with `{' '.join(['python -m envs.render', str(self.path), *settings])}`"
+        return "it has no simulator's states to render some from: convert or write it again with them"
+
     def _images(self, index: int, camera: str) -> h5py.Dataset:
         demo = self._data[self._names[index]]
         if f"frames/{camera}" not in demo:
             raise InputError(
                 f"{self.path}: {self._names[index]} has no frames of camera {camera} (all episodes have: "
-                f"{', '.join(self.cameras) or 'none'}); add them with "
-                f"`python -m envs.render {self.path} cameras=[{camera}]`"
+                f"{', '.join(self.cameras) or 'none'}); {self.remedy(f'cameras=[{camera}]')}"
             )
         return demo[f"frames/{camera}"]
+
+
+def drawable(demo: h5py.Group) -> bool:
+    """Whether an episode has what pictures of it are drawn from: a simulator's states and its model."""
+    return bool("states" in demo and demo["states"].size and demo.attrs.get("model_file"))
 
 
 def frame_rate(least: float, steps: int) -> int:

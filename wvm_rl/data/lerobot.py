@@ -32,6 +32,7 @@ class LeRobot:
     Attributes:
         folder: that holds `meta`, `data` and, for videos, `videos`.
         rate: rows, and frames, a second.
+        lengths: rows of every episode.
         robot: its name, where it has one.
         cameras: short name -> feature.
 
@@ -58,7 +59,17 @@ class LeRobot:
             raise InputError(f"{path}: fps={self.rate:g} is not a whole number of frames a second")
         pictures = [name for name, feature in self._features.items() if feature.get("dtype") in PICTURES]
         self.cameras = {name.removeprefix("observation.images."): name for name in pictures}
-        self._episodes = self._listed()
+        try:
+            self._episodes = self._listed()
+            self.lengths = [int(row["length"]) for row in self._episodes]
+            for index in range(len(self)):
+                self._file(self._data, index, "data")
+        except InputError:
+            raise
+        except (ValueError, KeyError, TypeError) as error:
+            raise InputError(
+                f"{path.parent}: what it says of episodes is not LeRobot's ({error!r}): download it again"
+            ) from error
         self.fingerprint = hashlib.sha256(content + repr(self._episodes).encode()).hexdigest()
 
     def __len__(self) -> int:
@@ -102,7 +113,7 @@ class LeRobot:
             InputError: files or columns are missing or damaged, or a video is shorter than its rows.
         """
         listed = self._episodes[index]
-        path = self.folder / self._data.format(**self._place(index, "data"))
+        path = self._file(self._data, index, "data")
         rows = _table(path)
         rows = rows[rows["episode_index"] == index].sort_values("frame_index")
         if not len(rows) or (rows["frame_index"].to_numpy() != np.arange(len(rows))).any():
@@ -134,27 +145,30 @@ class LeRobot:
             frame_step=step,
         )
 
-    def _place(self, index: int, kind: str) -> dict[str, Any]:
-        """What the names of an episode's files are made of, in both versions."""
+    def _file(self, pattern: str, index: int, kind: str, **more: str) -> Path:
+        """A file of an episode: a pattern of `info.json`, filled in as either version does."""
         listed = self._episodes[index]
-        place: dict[str, Any] = {"episode_chunk": index // self._chunk, "episode_index": index}
+        place: dict[str, Any] = {"episode_chunk": index // self._chunk, "episode_index": index, **more}
         for name in ("chunk_index", "file_index"):
             if (number := listed.get(f"{kind}/{name}")) is not None:
                 place[name] = int(number)
-        return place
+        return self.folder / pattern.format(**place)
 
     def _video(self, index: int, key: str, count: int, every: int, size: int) -> np.ndarray:
         """Frames [count,size,size,3] u8."""
         name = f"videos/{key}"
-        path = self.folder / self._videos.format(video_key=key, **self._place(index, name))
+        path = self._file(self._videos, index, name, video_key=key)
         if not path.is_file():
             raise InputError(f"{path} is missing: download the dataset whole")
-        start = float(self._episodes[index].get(f"{name}/from_timestamp", 0.0)) - 0.5 / self.rate  # between two frames
+        half = 0.5 / self.rate  # a cut falls between two frames
+        first, last = (self._episodes[index].get(f"{name}/{end}_timestamp") for end in ("from", "to"))
+        start = max(0.0, float(first or 0.0) - half)
+        cut = ["-ss", f"{start:.6f}", *(["-t", f"{float(last) - half - start:.6f}"] if last else [])]
         side = "min(iw\\,ih)"
         chosen = f"select=not(mod(n\\,{every})),crop={side}:{side},scale={size}:{size}:flags=area"
-        command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", *(["-ss", f"{start:.6f}"] if start > 0 else [])]
-        command += ["-i", str(path), "-vf", chosen, "-fps_mode", "passthrough", "-frames:v", str(count)]
-        ended = subprocess.run([*command, "-f", "rawvideo", "-pix_fmt", "rgb24", "-"], capture_output=True)
+        command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", *cut, "-i", str(path), "-vf", chosen]
+        command += ["-fps_mode", "passthrough", "-frames:v", str(count), "-f", "rawvideo", "-pix_fmt", "rgb24", "-"]
+        ended = subprocess.run(command, capture_output=True, stdin=subprocess.DEVNULL)
         frames = np.frombuffer(ended.stdout, np.uint8)
         if ended.returncode or frames.size != count * size * size * 3:
             said = ended.stderr.decode(errors="replace").strip().splitlines()

@@ -72,7 +72,7 @@ class Critic:
         """Its compiled functions, reading so many draws of every chunk's distribution, or its mode."""
         vae, wvm = self.part("vae"), self.part("wvm")
         given = (self.codec, self.model, self.config.latents, vae, wvm)
-        return Inference(*given, draws, self.config.reading, self.instructions != [NO_TEXT])
+        return Inference(*given, draws, self.config.reading, self.reads)
 
     def halved(self) -> "Critic":
         """The critic with its f32 weights at half precision.
@@ -103,6 +103,11 @@ class Critic:
         return self.config.instructions
 
     @property
+    def reads(self) -> bool:
+        """Whether it reads instructions: not if it learned from pictures alone."""
+        return list(self.instructions) != [NO_TEXT]
+
+    @property
     def origin(self) -> str:
         """Where its text tokens come from, if not from its own weights: values depend on it, too."""
         return self.config.model.text.origin
@@ -111,7 +116,7 @@ class Critic:
     def fingerprint(self) -> str:
         """SHA-256 of weights and configuration, as far as they shape its values."""
         shaping = asdict(self.config) | {"model": self.config.model.shaping()}
-        if self.instructions != [NO_TEXT]:
+        if self.reads:
             del shaping["instructions"]  # those that read none are told none
         if self.config.reading == Reading():
             del shaping["reading"]  # the only one there was, when critics of before were named

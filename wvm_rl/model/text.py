@@ -68,7 +68,8 @@ class ByteTextConfig:
         data = instruction.encode()
         if len(data) > self.max_bytes:
             raise InputError(
-                f"instruction `{instruction}` has {len(data)} bytes, this model reads {self.max_bytes}: shorten it"
+                f"instruction `{instruction}` has {len(data)} bytes, this model reads {self.max_bytes}: shorten "
+                "it, or train one with wvm.text.max_bytes=128 or data.text=false"
             )
         return np.array([byte + 1 for byte in data] + [0] * (self.max_bytes - len(data)), np.int32)
 

@@ -105,15 +105,15 @@ def load(
         with safe_open(path, "numpy") as file:
             found = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, not a dict
     except (OSError, SafetensorError) as error:
-        raise InputError(f"{path}: not a whole safetensors file ({error}); fetch or export it again") from error
+        raise InputError(f"{path}: not a whole safetensors file ({error}); make or fetch it again") from error
     unknown, missing = sorted(found.keys() - shapes.keys()), sorted(shapes.keys() - found.keys())
     if unknown:
         raise InputError(
-            f"{path}: unknown tensor {unknown[0]} ({len(unknown)} in all): its config.json is another one's"
+            f"{path}: unknown tensor {unknown[0]} ({len(unknown)} in all): the settings beside it are another's"
         )
     if missing:
         raise InputError(
-            f"{path}: tensor {missing[0]} is missing ({len(missing)} in all): its config.json is another's"
+            f"{path}: tensor {missing[0]} is missing ({len(missing)} in all): the settings beside it are another's"
         )
     for name, shape in shapes.items():
         tensor = found[name]
@@ -125,5 +125,5 @@ def load(
                 f"{path}: {name} is {tensor.dtype}{list(tensor.shape)}, its config needs {kind}{list(shape)}"
             )
         if not np.isfinite(tensor.astype(np.float32)).all():
-            raise InputError(f"{path}: {name} has values that are not finite: export the critic again")
+            raise InputError(f"{path}: {name} has values that are not finite: make it again")
     return found

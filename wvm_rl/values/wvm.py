@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from wvm_rl.data.episodes import Dataset, frame_rate, nearest
-from wvm_rl.data.windows import CLIP, NO_TEXT
+from wvm_rl.data.windows import CLIP
 from wvm_rl.errors import InputError
 from wvm_rl.values.base import ValueConfig, Values
 
@@ -45,7 +45,7 @@ class Wvm:
     @property
     def reads(self) -> bool:
         """Whether the critic reads instructions: not if it learned from pictures alone."""
-        return list(self.critic.instructions) != [NO_TEXT]
+        return self.critic.reads
 
     def _values(self, dataset: Dataset, start: int) -> Iterator[Values]:
         steps: dict[int, np.ndarray] = {}
@@ -77,11 +77,16 @@ class Wvm:
         critic = self.critic
         count, height, width = dataset.frames_shape(index, critic.camera)
         if not self._fits(dataset, index):
-            rate = frame_rate(critic.fps, dataset.control_freq)
+            whole = min(critic.fps, dataset.control_freq)
+            wanted = {
+                "cameras": f"[{critic.camera}]",
+                "fps": frame_rate(whole, dataset.control_freq),
+                "size": critic.size,
+            }
             raise InputError(
                 f"{dataset.path}: frames of {critic.camera} are {height}x{width} at {dataset.fps:g} fps, the critic "
-                f"needs {critic.size}x{critic.size} (or a multiple) at {critic.fps:g} or more; render them with `"
-                f"python -m envs.render {dataset.path} cameras=[{critic.camera}] fps={rate} size={critic.size}`"
+                f"needs {critic.size}x{critic.size} (or a multiple) at {critic.fps:g} or more; "
+                + dataset.remedy(*(f"{name}={value}" for name, value in wanted.items()))
             )
         if len(nearest(dataset.frame_steps(index), dataset.control_freq / critic.fps)) < CLIP:
             raise InputError(
