@@ -96,7 +96,7 @@ class TinyConfig(WvmConfig):
 
 @dataclass
 class Wan22Ti2v5bConfig(WvmConfig):
-    """The paper's model: Wan2.2-TI2V-5B and a value stream of 0.7 B; needs GPUs, see README."""
+    """The paper's model: Wan2.2-TI2V-5B and a value stream of 0.7 B; needs GPUs, see docs/wan.md."""
 
     transformer: TransformerConfig = field(
         default_factory=lambda: TransformerConfig(compute_dtype="bfloat16", remat=True, text_length=512)
