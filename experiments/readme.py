@@ -8,7 +8,7 @@ Fills what stands between `<!-- table: <name> ... -->` and `<!-- end -->`; the r
     pairs <critic>           its differences from other models, all seeds together: `bench_<critic>_pairs.json`
     shifts <critic>          its scores on the shifted split and on what it never saw: `bench_<critic>_shifts.json`
                              and `bench_<critic>_unseen.json`
-    study                    success of what the study's bars compare, by task
+    study                    success of the study's methods and value sources, by task
 """
 
 import inspect
@@ -19,7 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from experiments.tables import JUDGED, Study, paired, per_task, shown
+from agents import AGENTS
+from experiments.tables import Study, paired, per_task, shown
 from wvm_rl import cli
 from wvm_rl.errors import InputError
 from wvm_rl.files import atomic
@@ -136,10 +137,13 @@ def shifts(reader: Reader, critic: str) -> str:
 
 
 def study(reader: Reader) -> str:
-    """What the study's bars compare."""
+    """Methods with the critic that have run on all tasks, the best first, and what the values of awr are worth."""
     known = Study(RESULTS / "study.parquet")
     bc = known.baseline
-    cells = {"bc": bc} | {f"{agent}, wvm": known.cell(agent, "wvm") for agent in JUDGED}
+    methods = {f"{agent}, wvm": known.cell(agent, "wvm") for agent in AGENTS}
+    whole = {name: cell for name, cell in methods.items() if cell.keys() == bc.keys()}
+    best = sorted(whole, key=lambda name: -iqm(list(whole[name].values()))[0])
+    cells = {"bc": bc} | {name: whole[name] for name in best}
     cells |= {"awr, oracle": known.cell("awr", "oracle"), "awr, wvm shuffled": known.cell("awr", "shuffled")}
     rows = [["", *bc, "all", "minus bc"]]
     for name, grids in cells.items():
