@@ -3,10 +3,10 @@
     python -m experiments.study run=false     # only rows, tables and figures, of the runs that are finished
 
 Parts, in order: what the bars of `experiments.tables` compare; more updates; more episodes, and experts' alone, on the
-task where nothing helps; methods with the critic on six tasks; value sources under one method; on two tasks all methods
-with the oracle, noise, other data, other advantages, a classical critic, and policies that see pictures. Every part is
-a sweep (`experiments.sweep`) of one folder: cells that parts share run once, finished ones are kept, an interrupted
-study goes on, on another machine, too: run folders lie in
+task where nothing helps; methods with the critic on six tasks; value sources under one method, and the best one with
+shuffled values; on two tasks all methods with the oracle, noise, other data, other advantages, a classical critic, and
+policies that see pictures. Every part is a sweep (`experiments.sweep`) of one folder: cells that parts share run once,
+finished ones are kept, an interrupted study goes on, on another machine, too: run folders lie in
 `experiments/results/study/` and are committed without weights and figures. After every program each rollout so far is a
 row of `experiments/results/study.parquet`; at the end `experiments.tables` and `experiments.plot` make tables and
 figures of it. Other numbers of `seeds` or `rollouts` are another study, with rows of its own.
@@ -76,6 +76,7 @@ PARTS: dict[str, tuple[tuple[str, ...], list[str]]] = {  # name -> tasks and cel
         tuple(TASKS),
         [cell for value in ("value=oracle", "value=clock", SHUFFLED) for cell in _cells(("awr",), value)],
     ),
+    "null": (tuple(TASKS), _cells(("rcp",), SHUFFLED)),  # what the best method does with values that know nothing
     "oracle": (TWO, _cells(METHODS, "value=oracle")),
     "noise": (
         TWO,

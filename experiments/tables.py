@@ -177,16 +177,18 @@ def tables(study: Study) -> list[Table]:
     agents = [agent for agent in dict.fromkeys(study.rows["agent"]) if agent != "bc"]
     methods = {"bc": bc} | {agent: cell for agent in agents if (cell := study.cell(agent, "wvm"))}
     found = [*compared("Methods, values of the critic", study, methods, "bc"), *leading(methods)]
-    sources = {"bc": bc} | {value: cell for value in BRACKET if (cell := study.cell("awr", value))}
-    found += compared("Value sources, awr", study, sources, "bc")
+    for agent in agents:
+        sources = {"bc": bc} | {value: cell for value in BRACKET if (cell := study.cell(agent, value))}
+        if len(sources) > 2:  # one alone is in the table of methods
+            found += compared(f"Value sources, {agent}", study, sources, "bc")
     others = {
         f"{agent}, {value}": study.cell(agent, value)
         for agent in agents
         for value in study.values(agent)
-        if value not in ("wvm", "shuffled", "clock") and (agent, value) != ("awr", "oracle")
+        if value not in BRACKET
     }
     if others:
-        found += compared("Oracle, noise, other advantages and classical critic", study, {"bc": bc} | others, "bc")
+        found += compared("Noise, other advantages and classical critic", study, {"bc": bc} | others, "bc")
     kinds = ["recipe", "episodes", "updates", "obs"]
     for kind in dict.fromkeys(zip(*(study.rows[name] for name in kinds))):
         where = dict(zip(kinds, kind))

@@ -88,7 +88,7 @@ def test_tables_are_made_from_rollouts_alone(tmp_path, capsys):
     assert "## Value sources, awr: minus bc, task by task" in text
     best = text.split("## The best method, values of the critic")[1].split("##")[0]
     assert best.count("| awr minus ") == 2 and "| awr minus rcp | 2 | 0.0" in best
-    assert "## Oracle, noise, other advantages and classical critic" in text and "| awr, noisy 0.1 |" in text
+    assert "## Noise, other advantages and classical critic" in text and "| awr, noisy 0.1 |" in text
     assert "## suboptimal, 100 episodes, from state, 6000 updates: minus bc, task by task" in text
     assert r"awr, wvm minus bc & 2" in (tmp_path / "study.tex").read_text()
     assert "640 rollouts, of runs at c0ffee" in capsys.readouterr().out
