@@ -1,9 +1,10 @@
 """Trained policies on disk, apart from the run that made them: `policy.safetensors` and `policy.json` of its folder.
 
-from agents.saved import load
+    act = load("runs/lift-...").actor()  # of the first training seed
+    actions = act(obs, rollout, step)
 
-act = load("runs/lift-...").actor()  # of the first training seed
-actions = act(obs, rollout, step)  # [1,O] as `saved.observed["keys"]` order it -> [1,execute,A] in [-1,1]
+obs [1,O] holds the keys of `saved.observed` in their order, rollout and step [1] seed the noise; actions
+[1,execute,A] lie in [-1,1]; `load` is of this module.
 """
 
 import json

@@ -76,7 +76,7 @@ PARTS: dict[str, tuple[tuple[str, ...], list[str]]] = {  # name -> tasks and cel
         tuple(TASKS),
         [cell for value in ("value=oracle", "value=clock", SHUFFLED) for cell in _cells(("awr",), value)],
     ),
-    "null": (tuple(TASKS), _cells(("rcp",), SHUFFLED)),  # what the best method does with values that know nothing
+    "control": (tuple(TASKS), _cells(("rcp",), SHUFFLED)),  # what the best method does with values that know nothing
     "oracle": (TWO, _cells(METHODS, "value=oracle")),
     "noise": (
         TWO,

@@ -133,6 +133,7 @@ def test_a_failed_rendering_changes_nothing(lift_dataset, tmp_path):
 
 
 @needs_egl
+@pytest.mark.filterwarnings("ignore:.*os.fork")  # JAX warns of it; ffmpeg's child starts another program
 def test_films_become_videos_with_a_value_curve(lift_dataset, tmp_path):
     episode = Dataset(lift_dataset)[0]
     frames = film(episode.model_file, episode.states[:60], fps=4, camera=Camera("workspace", 33))
