@@ -71,9 +71,10 @@ def stages(**changes) -> StagesConfig:
     return StagesConfig(**{**settings, **changes})
 
 
-def random_critic() -> Critic:
+def random_critic(head: str = "flow") -> Critic:
     """A critic with random weights everywhere, so that every input matters."""
-    config = CriticConfig(FORMAT, "tiny", "toy", ["push right"], preset(), LatentStatistics([0.0] * 4, [0.3] * 4))
+    model = replace(preset(), value=replace(preset().value, head=head))
+    config = CriticConfig(FORMAT, "tiny", "toy", ["push right"], model, LatentStatistics([0.0] * 4, [0.3] * 4))
     shapes = {f"vae.{name}": shape for name, shape in Codec(config.model).graph.shapes.items()}
     shapes |= {f"wvm.{name}": shape for name, shape in WorldValueModel(config.model).graph.shapes.items()}
     return Critic(config, random(shapes, scale=0.15))

@@ -48,6 +48,19 @@ def test_a_perfect_network_has_the_values_and_the_least_loss(name):
     assert right.shape == (2, 3) and (right < wrong + 1e-6).all() and right.mean() < wrong.mean()
 
 
+def test_draws_of_a_histogram_follow_it():
+    head, shares = HLGaussian(), np.zeros(51, np.float32)
+    shares[[10, 30, 40]] = 0.2, 0.5, 0.3
+    noise = jax.random.normal(jax.random.key(0), (4000, 4))
+    logits = jnp.broadcast_to(jnp.log(shares + 1e-12), (4000, 4, 51))
+    drawn = np.asarray(head.values(lambda *_: logits, jnp.full(4000, 0.3), 4, 1, noise))
+    np.testing.assert_allclose(drawn[:, 0], 0.3, atol=1e-6)
+    found = [np.isclose(drawn[:, 1:], head.centres[place]).mean() for place in (10, 30, 40)]
+    np.testing.assert_allclose(found, [0.2, 0.5, 0.3], atol=0.02)  # 4 standard deviations of 12,000 draws
+    high = head.values(lambda *_: logits, jnp.zeros(4000), 4, 1, noise + 9.0)  # beyond what f32 tells from 1
+    np.testing.assert_allclose(high[:, 1:], head.centres[40], atol=0.4 + 1e-6)
+
+
 def test_another_head_trains_and_predicts():
     """A few updates of the whole model lower the loss of one batch."""
     model = WorldValueModel(replace(preset(), value=replace(preset().value, head="hl_gaussian")))

@@ -21,6 +21,7 @@ class ValueHead(Protocol):
     """Loss and reading of a value chunk."""
 
     outputs: int  # of a value token
+    drawn: bool  # whether it gives a distribution to draw from, or one value
 
     def loss(self, network: Network, value: Array, prefix: Array, key: Array, shift: float) -> Array:
         """Loss [B,h-1] of the tokens after the prefix.
@@ -34,13 +35,16 @@ class ValueHead(Protocol):
         """
 
     def values(self, network: Network, prefix: Array, chunk: int, steps: int, noise: Array | None = None) -> Array:
-        """Values [B,h] from prefix [B]; where there is something to integrate, `steps` of it from noise [B,h] or 0."""
+        """Values [B,h] from prefix [B]: the head's best ones, or a draw by noise [B,h], which is standard normal.
+
+        Where there is something to integrate, `steps` of it.
+        """
 
 
 class Flow:
     """Flow matching of the chunk (Eq. 5, 6), read by Euler steps from eps = 0, the mode of the noise."""
 
-    outputs = 1
+    outputs, drawn = 1, True
 
     def loss(self, network: Network, value: Array, prefix: Array, key: Array, shift: float) -> Array:
         noise_key, tau_key = jax.random.split(key)
@@ -62,7 +66,7 @@ class Flow:
 class Regression:
     """The values themselves, by mean square error."""
 
-    outputs = 1
+    outputs, drawn = 1, False
 
     def loss(self, network: Network, value: Array, prefix: Array, key: Array, shift: float) -> Array:
         return jnp.square(_read(network, prefix, value.shape[1])[..., 0] - value)[:, 1:]
@@ -72,9 +76,12 @@ class Regression:
 
 
 class HLGaussian:
-    """A histogram of 51 bins trained on a Gaussian around the value, read as its mean (PAPER section 3)."""
+    """A histogram of 51 bins trained on a Gaussian around the value, read as its mean (PAPER section 3).
 
-    outputs = 51
+    A draw is the centre of a bin, each token's by itself: a histogram tells nothing of what they have in common.
+    """
+
+    outputs, drawn = 51, True
 
     def __init__(self) -> None:
         self.centres = np.linspace(-1.0, 1.0, self.outputs, dtype=np.float32)
@@ -93,7 +100,12 @@ class HLGaussian:
 
     def values(self, network: Network, prefix: Array, chunk: int, steps: int, noise: Array | None = None) -> Array:
         weights = jax.nn.softmax(_read(network, prefix, chunk), axis=-1)
-        return (weights @ self.centres).at[:, 0].set(prefix)
+        if noise is None:
+            found = weights @ self.centres
+        else:  # the bin in which the cumulated histogram passes the noise's quantile
+            passed = jnp.cumsum(weights, -1) < jax.scipy.stats.norm.cdf(noise)[..., None]
+            found = jnp.asarray(self.centres)[jnp.minimum(passed.sum(-1), self.outputs - 1)]
+        return found.at[:, 0].set(prefix)
 
 
 HEADS: dict[str, type[ValueHead]] = {"flow": Flow, "hl_gaussian": HLGaussian, "regression": Regression}

@@ -57,7 +57,8 @@ class Inference:
     """Compiled functions of fixed shapes, over the parameters of a VAE and a World Value Model.
 
     Args:
-        draws: from the distribution of values that a chunk gives; 0: its one Euler step from the mode.
+        draws: from the distribution of values that a chunk gives; 0: the head's one reading, as the flow's one Euler
+            step from the mode.
         reading: how predictions become values.
         reads: whether instructions are told; if not, NO_TEXT stands in their place.
 
@@ -80,7 +81,7 @@ class Inference:
     ):
         self.model, self._vae, self._wvm, self._reads = model, vae, wvm, reads
         self._reading = reading or Reading()
-        if draws and model.config.value.head != "flow":
+        if draws and not model.head.drawn:
             raise InputError(f"draws={draws}: a critic with the head {model.config.value.head} gives one value; give 0")
         self._noise = jax.random.normal(jax.random.key(0), (draws, CHUNK)) if draws else None
         self.encode = jax.jit(partial(codec.encode, statistics=statistics))

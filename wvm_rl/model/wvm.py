@@ -206,7 +206,8 @@ class WorldValueModel:
     ) -> Array:
         """Value chunks [B,4] in [0,1], given prefix [B] in [0,1] as first token.
 
-        The flow head takes `steps` of Euler from noise [B,4] or, as the paper's one step does, from its mode.
+        The flow head takes `steps` of Euler from noise [B,4] or, as the paper's one step does, from its mode; the
+        histogram gives a bin drawn by noise [B,4], or its mean.
         """
         network = self._network(self.graph.merge(params), text, context)
         return jnp.clip((self.head.values(network, 2.0 * prefix - 1.0, CHUNK, steps, noise) + 1.0) / 2.0, 0.0, 1.0)
