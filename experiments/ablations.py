@@ -61,6 +61,8 @@ VARIANTS = {  # name -> what it is, and overrides of the recipe; the later one w
     "paper_windows": ("the paper's shares of rewound and still windows", "windows.rewind=0.5 windows.plateau=0.1"),
     "no_progress": ("a VAE that learns from pictures alone", "compression.progress=0"),
     "fps2": ("2 frames a second", "wvm.fps=2 data.fps=10"),
+    "fps4": ("4 frames a second, the nearest ones of ten", "wvm.fps=4 data.fps=10"),
+    "fps8": ("8 frames a second, the nearest ones of ten", "wvm.fps=8 data.fps=10"),
     "fps10": ("10 frames a second", "wvm.fps=10 data.fps=10"),
     "no_text": ("no instruction", "data.text=false"),
     "first_frame": ("the episode's first frame in sight (not in the paper)", "wvm.first_frame=true"),
