@@ -29,7 +29,7 @@ class Columns(NamedTuple):
 class AgentConfig:
     """An extraction method: its knobs and the pure function from advantages to columns.
 
-    Subclasses implement `columns`; those that condition also implement `act_cond`.
+    Subclasses implement `columns`; those that condition also implement `act_cond` and say so by `conditions`.
     """
 
     def columns(self, advantage: np.ndarray, values: Sequence[np.ndarray], episodes: Sequence["Episode"]) -> Columns:

@@ -6,6 +6,7 @@ or, of other numbers, a file that they name.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -47,6 +48,20 @@ def performer(task: str, seed: int) -> Callable[[int], tuple[bool, int]]:
     return answer
 
 
+def measured(rows: list[tuple[bool, int]]) -> dict[str, Any]:
+    """What first draws came to: successes, and their seconds, where there are any."""
+    success, steps = np.array(rows).T
+    found: dict[str, Any] = {"success": int(success.sum()), "episodes": len(rows)}
+    if success.any():
+        seconds = steps[success > 0] / CONTROL_FREQUENCY
+        found |= {
+            "seconds_mean": round(float(seconds.mean()), 2),
+            "seconds_cv": round(float(seconds.std() / seconds.mean()), 3),
+            "seconds_range": [round(float(seconds.min()), 1), round(float(seconds.max()), 1)],
+        }
+    return found
+
+
 def main(config: CheckConfig) -> None:
     results = {}
     for task in EVERY:
@@ -56,15 +71,7 @@ def main(config: CheckConfig) -> None:
             for _, row in workers.map(range(config.episodes)):
                 rows.append(row)
                 bar.update()
-        success, steps = np.array(rows).T
-        seconds = steps[success > 0] / CONTROL_FREQUENCY
-        results[task] = {
-            "success": int(success.sum()),
-            "episodes": config.episodes,
-            "seconds_mean": round(float(seconds.mean()), 2),
-            "seconds_cv": round(float(seconds.std() / seconds.mean()), 3),
-            "seconds_range": [round(float(seconds.min()), 1), round(float(seconds.max()), 1)],
-        }
+        results[task] = measured(rows)
         print(task, results[task])
     name = named("experts", config, "episodes", "seed")
     write_json(RESULTS / f"{name}.json", {"results": results, "provenance": provenance()})

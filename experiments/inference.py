@@ -131,7 +131,7 @@ def main(config: InferenceConfig) -> None:
     source = WvmConfig(critic=config.critic).source()
     critic = source.critic
     bench = BenchConfig(models=["wvm"], tasks=config.tasks, episodes=config.episodes, seed=config.seed)
-    datasets = {task: Dataset(collect(plan)) for task, plan in plans(bench, critic.size).items()}
+    datasets = {task: Dataset(collect(plan)) for task, plan in plans(bench, critic).items()}
 
     def films(dataset: Dataset) -> Iterator[tuple[np.ndarray, str]]:
         for episode in tqdm(dataset, desc="encoding", unit="ep"):

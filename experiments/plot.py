@@ -58,6 +58,11 @@ def bars(value: float, low: float, high: float) -> np.ndarray:
     return np.array([[value - low], [high - value]])
 
 
+def look(number: int, colours: tuple[str, ...] = COLOURS) -> Any:
+    """Marker and colour of a method by its number, again from the first ones when they run out."""
+    return {"marker": MARKERS[number % len(MARKERS)], "color": colours[number % len(colours)]}
+
+
 def methods(study: Study, folder: Path) -> None:
     """Success by task and method with the critic's values, after the paper's Figure 6."""
     bc = study.baseline
@@ -70,9 +75,7 @@ def methods(study: Study, folder: Path) -> None:
                     rate, ends = cell[task].mean(), success_interval(cell[task])
                     x = place + 0.8 * ((number + 0.5) / (1 + len(agents)) - 0.5)
                     label = name if task == next(iter(cell)) else None
-                    look = {"fmt": MARKERS[number % len(MARKERS)], "color": COLOURS[number % len(COLOURS)]}
-                    style = {**look, "ms": 3, "lw": 1}
-                    axis.errorbar(x, rate, bars(rate, *ends), label=label, **style)
+                    axis.errorbar(x, rate, bars(rate, *ends), label=label, ls="", **look(number), ms=3, lw=1)
         axis.set_xticks(range(len(study.tasks)), study.tasks)
         axis.set(ylim=(-0.03, 1.03), ylabel="success in budget")
         axis.legend(loc="upper center", bbox_to_anchor=(0.5, 1.2), ncols=1 + len(agents), fontsize=6, columnspacing=1)
@@ -118,8 +121,7 @@ def noise(study: Study, folder: Path) -> None:
             if points:
                 level, rate, low, high = np.array(points).T
                 arms = np.stack([rate - low, high - rate])
-                style = {"marker": MARKERS[number], "color": COLOURS[1 + number], "ms": 3, "lw": 1}
-                axis.errorbar(level, rate, arms, label=agent, **style)
+                axis.errorbar(level, rate, arms, label=agent, **look(number, COLOURS[1:]), ms=3, lw=1)
                 number += 1
         axis.set(xlabel="standard deviation of the values' noise", ylabel="success in budget (IQM)")
         axis.legend(fontsize=6)
@@ -134,11 +136,11 @@ def curves(cells: list[dict[str, Any]], folder: Path) -> None:
         for axis, task in zip(axes[0], tasks):
             for cell in own:
                 if cell["env"] == task:
-                    colour = COLOURS[agents.index(cell["agent"])]
+                    colour = look(agents.index(cell["agent"]))["color"]
                     axis.plot(*(cell["curve"][key] for key in ("step", "loss")), color=colour, lw=0.8)
             axis.set(title=task, yscale="log")
         axes[0, 0].set(xlabel="update", ylabel="weighted loss")
-        handles = [plt.Line2D([], [], color=COLOURS[number]) for number in range(len(agents))]
+        handles = [plt.Line2D([], [], color=look(number)["color"]) for number in range(len(agents))]
         axes[0, -1].figure.legend(handles, agents, loc="outside upper center", ncols=len(agents), fontsize=6)
 
 
@@ -169,15 +171,11 @@ def gain(study: Study, cells: list[dict[str, Any]], folder: Path) -> None:
             if cell["agent"] == "bc" or not _plain(cell) or known is None or task not in bc or task not in grids:
                 continue
             better = crossed_mean(grids[task] - bc[task])
-            number = agents.index(cell["agent"])
-            style = {"fmt": MARKERS[number], "color": COLOURS[1 + number], "ms": 3, "lw": 0.6}
-            axis.errorbar(known, better[0], bars(*better), **style)
+            style = look(agents.index(cell["agent"]), COLOURS[1:])
+            axis.errorbar(known, better[0], bars(*better), ls="", **style, ms=3, lw=0.6)
         axis.axhline(0, color="0.6", lw=0.7)
         axis.set(xlabel="AUROC, progress against lapses", ylabel="success in budget, minus bc")
-        handles = [
-            plt.Line2D([], [], color=COLOURS[1 + number], marker=MARKERS[number], ls="", ms=3)
-            for number in range(len(agents))
-        ]
+        handles = [plt.Line2D([], [], **look(number, COLOURS[1:]), ls="", ms=3) for number in range(len(agents))]
         axis.figure.legend(handles, agents, loc="outside upper center", ncols=4, fontsize=6)
 
 

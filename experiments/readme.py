@@ -96,8 +96,9 @@ def job(reader: Reader, *agents: str) -> str:
     for agent in agents:
         run = _read(RESULTS / f"main_job_{agent}.json", "copy summary.json and versions.json of a run folder there")
         rates = ["{:.2f} [{:.2f}, {:.2f}]".format(run[key], *run[f"success_{end}"]) for key, end in RATES]
+        seconds = run["median_seconds_to_success"]
         minutes = sum(run["wall_seconds"].values()) / 60
-        rows.append([agent, str(run["rollouts"]), *rates, f"{run['median_seconds_to_success']:.1f}", f"{minutes:.0f}"])
+        rows.append([agent, str(run["rollouts"]), *rates, f"{seconds:.1f}" if seconds else "-", f"{minutes:.0f}"])
         made.append(f"`{run['origin']['command']}` at commit {run['origin']['commit'][:7]}")
     return f"{markdown_table(rows)}\nBy {', '.join(made)}.\n"
 

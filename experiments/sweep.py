@@ -144,10 +144,12 @@ def main(config: SweepConfig, after: Callable[[], None] | None = None) -> None:
     """
     programs = planned(config)
     show(programs)
+    if not config.run:  # finished runs stay as they are, whatever would come out now
+        return
     runs = jobs(programs)
     for number, (cells, own) in enumerate(zip(programs, runs)):
         left = [(cell, job) for cell, job in zip(cells, own) if not cell.finished]
-        if not left or not config.run:
+        if not left:
             continue
         with ExitStack() as locks:
             for folder in sorted(cell.folder for cell, _ in left):

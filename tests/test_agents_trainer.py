@@ -1,6 +1,8 @@
 """The trainer: exact resume, identities between methods, weights that act as weights, and refusals."""
 
 import dataclasses
+from functools import partial
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +14,7 @@ from agents.awr import AWRConfig
 from agents.base import Columns
 from agents.bc import BCConfig
 from agents.filtered_bc import FilteredBCPercentileConfig
-from agents.policies.base import Batch, Spec
+from agents.policies.base import Batch, Constant, Spec
 from agents.policies.flow import FlowConfig
 from agents.policies.gaussian import GaussianConfig
 from agents.trainer import TrainerConfig, train
@@ -48,6 +50,50 @@ def test_limits_of_weighting_train_the_same_policy_as_bc(agent):
     assert_same(fit(agent.columns(ADVANTAGE, rising, TOY)).params, bc.params)
     different = fit(AWRConfig().columns(ADVANTAGE, rising, TOY)).params
     assert not np.array_equal(different["inner"]["kernel"], bc.params["inner"]["kernel"])
+
+
+def test_the_averaged_weights_act():
+    """decay = min(ema, (1 + step) / (10 + step)): 1/10 after the first update, 2/11 after the second."""
+    config = dataclasses.replace(CONFIG, updates=2, interval=1, warmup=0)
+    made = trainer._trainer(Constant(POLICY), Constant(config), DATA.spec)
+    state = jax.tree.map(lambda leaf: leaf[0], made.init(jnp.asarray([0], jnp.uint32)))
+    columns = Columns(jnp.ones(75), hidden=jnp.float32(0))
+    mean = state["params"]
+    for decay in (1 / 10, 2 / 11):
+        with jax.threefry_partitionable(False):  # as `compiled` draws
+            state, _ = jax.jit(partial(made.update, 0, DATA, columns))(state, None)
+        mean = jax.tree.map(lambda old, new, decay=decay: decay * old + (1 - decay) * new, mean, state["params"])
+    assert_same(state["ema"], mean, rtol=1e-5, atol=1e-7)
+    apart = [np.abs(a - b).max() for a, b in zip(jax.tree.leaves(mean), jax.tree.leaves(state["params"]))]
+    assert max(apart) > 1e-4
+    assert_same(fit(config=config).seed(0), mean, rtol=1e-4, atol=1e-5)
+
+
+def test_pictures_stand_beside_their_own_step():
+    """Weight, condition and action chunk of a sample with a picture are those of the picture's control step."""
+    toy = episodes((20, 30))
+    for each in toy:
+        each.obs["b"] = each.actions[:, 0]
+    steps = [np.arange(0, 20, 4), np.arange(2, 30, 7)]
+
+    def frames(index):
+        return np.zeros((len(steps[index]), 1, 8, 8, 3), np.uint8), steps[index]
+
+    data, _ = chunks.build(toy, ("b",), frames)
+    seen = np.zeros(50, np.float32)
+    seen[np.concatenate([steps[0], 20 + steps[1]])] = 1
+
+    def loss(params, batch, rng):
+        beside = jnp.stack([batch.actions[:, 0, 0], batch.cond[:, 0]], 1)
+        return params * 0 + jnp.abs(beside - batch.obs.state).sum(1)
+
+    policy = SimpleNamespace(horizon=2, init=lambda key, spec: jnp.float32(1), loss=loss)
+    made = trainer._Trainer(policy, CONFIG, data.spec)
+    state = jax.tree.map(lambda leaf: leaf[0], made.init(jnp.asarray([0], jnp.uint32)))
+    _, trace = made.update(0, data, Columns(jnp.asarray(seen), data.actions[:, :1], jnp.float32(0)), state, None)
+    assert trace["loss"] < 1e-5 and trace["ess_fraction"] == pytest.approx(1)
+    shifted_by_one = Columns(jnp.asarray(seen), jnp.roll(data.actions[:, :1], 1, 0), jnp.float32(0))
+    assert made.update(0, data, shifted_by_one, state, None)[1]["loss"] > 0.1
 
 
 @pytest.mark.parametrize("seeds", [(3, 4), (0,)])

@@ -69,6 +69,24 @@ def test_settings_out_of_range_are_refused(wrong):
         BenchConfig(**wrong)
 
 
+def test_frames_that_the_critic_cannot_read_are_refused_before_any_is_made():
+    plain = BenchConfig(models=["wvm"])
+    assert (plan := bench.plans(plain, Brightness())["lift"]).size == 16 and plan.camera == "workspace"
+    assert bench.plans(replace(plain, size=48), Brightness())["lift"].size == 48
+    for wrong, message in (
+        ({"fps": 2}, "fps=2: the critic reads 4 frames a second"),
+        ({"size": 40}, "size=40 must be a multiple of the 16 pixels"),
+        ({"size": 0}, "size=0 must be a multiple"),
+    ):
+        with pytest.raises(InputError, match=message):
+            bench.plans(replace(plain, **wrong), Brightness())
+    elsewhere = Brightness()
+    elsewhere.camera = "robot0_eye_in_hand"
+    assert bench.plans(plain, elsewhere)["lift"].camera == "robot0_eye_in_hand"
+    with pytest.raises(InputError, match="models: video learn from the camera workspace, the critic sees robot0_eye"):
+        bench.plans(replace(plain, models=["wvm", "video"]), elsewhere)
+
+
 def test_no_workers_are_not_any_number_of_them():
     assert BenchConfig(workers=0, data=ScriptedFilms(workers=2)).workers == 0  # which collecting refuses
     assert BenchConfig(data=ScriptedFilms(workers=2)).workers == 2
@@ -77,7 +95,7 @@ def test_no_workers_are_not_any_number_of_them():
 def test_shifts_are_looks_of_the_episodes_or_other_episodes():
     config = BenchConfig(shifts=["all"])
     assert {"moved5", "textured", "sawyer", "detour"} <= set(config.shifts)
-    plan = bench.plans(config, 64)["lift"]
+    plan = bench.plans(config, Brightness())["lift"]
     assert bench.SHIFTS["ur5e"](plan).env.robot == "UR5e" and plan.env.robot == "Panda"
     drifting = bench.SHIFTS["drift"](plan)
     assert (drifting.recipe.manner, drifting.recipe.shares, drifting.episodes) == ("drift", {"hesitation": 1.0}, 25)
@@ -160,7 +178,7 @@ def test_the_command_leaves_a_run_folder(tmp_path, capsys, fresh):
 def test_sources_that_read_the_record_value_episodes_alone(fresh):
     config = BenchConfig(models=["oracle", "noisy", "success"], tasks=["lift"], fps=4)
     sources = bench.sources_of(config, Wvm(Brightness()), {})
-    datasets = bench.clips(bench.plans(config, 64), "workspace", [])
+    datasets = bench.clips(bench.plans(config, Brightness()), "workspace", [])
     rows = bench.rows_of(sources, datasets, config.horizon_k)
     assert {(row["model"], row["clip"]) for row in rows} == {(model, "bench") for model in config.models}
     assert pooled([row for row in rows if row["model"] == "oracle"])["retry_voc"] == pytest.approx(1)

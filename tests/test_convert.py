@@ -159,6 +159,35 @@ def test_a_video_that_is_shorter_than_its_rows_is_refused(tmp_path):
         convert(ConvertConfig(str(source), str(tmp_path / "ours.hdf5"), ["front"], size=24))
 
 
+def test_an_episode_cut_short_is_refused(tmp_path):
+    """Its last row would be taken for the task's end."""
+    source = recorded(tmp_path / "theirs", 2)
+    rows = next((source / "data").rglob("*000000.parquet"))
+    pd.read_parquet(rows).iloc[:-9].to_parquet(rows)
+    with pytest.raises(InputError, match=r"episode 0 is not there whole \(61 of 70 rows\)"):
+        convert(ConvertConfig(str(source), str(tmp_path / "ours.hdf5"), ["wrist"], size=24))
+
+
+def test_what_an_episode_lacks_is_said(tmp_path):
+    source, out = recorded(tmp_path / "theirs", 3), str(tmp_path / "ours.hdf5")
+    (listed,) = (source / "meta" / "episodes").rglob("*.parquet")
+    rows = next((source / "data").rglob("*.parquet"))
+    whole = pd.read_parquet(listed)
+    whole.drop(columns=[name for name in whole if name.startswith("videos/")]).to_parquet(listed)
+    with pytest.raises(InputError, match=r"episode 0 is not LeRobot's \(KeyError\('chunk_index'\)\)"):
+        convert(ConvertConfig(str(source), out, ["front"], size=24))
+    pictures = pd.read_parquet(rows)
+    pictures.assign(**{WRIST: [{"bytes": None, "path": "gone.png"}] * len(pictures)}).to_parquet(rows)
+    with pytest.raises(InputError, match=r"episode 0 is not LeRobot's \(FileNotFoundError"):
+        convert(ConvertConfig(str(source), out, ["wrist"], size=24))
+    pictures.drop(columns=[WRIST]).to_parquet(rows)
+    with pytest.raises(InputError, match=r"episode 0 is not LeRobot's \(KeyError\('observation.images.wrist'\)\)"):
+        convert(ConvertConfig(str(source), out, ["wrist"], size=24))
+    pictures.drop(columns=["action"]).to_parquet(rows)
+    with pytest.raises(InputError, match="has no column action"):
+        convert(ConvertConfig(str(source), out, ["wrist"], size=24))
+
+
 def test_what_cannot_be_converted_is_refused(tmp_path):
     source, out = recorded(tmp_path / "theirs", 2), tmp_path / "ours.hdf5"
     for settings, message in (

@@ -157,7 +157,13 @@ def test_nothing_is_left_of_a_bad_episode(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("rate", [29.97, 0, "20"])
+@pytest.mark.parametrize("env_args", [[1], {"env_kwargs": None}])
+def test_env_args_that_are_no_object_are_refused(tmp_path, env_args):
+    with pytest.raises(InputError, match=r"d\.hdf5: not a whole dataset .*are no JSON object"):
+        dataset(tmp_path / "d.hdf5", [episode()], env_args)
+
+
+@pytest.mark.parametrize("rate", [29.97, 0, True, "20"])
 def test_rates_that_are_not_whole_are_refused(tmp_path, rate):
     data = dataset(tmp_path / "d.hdf5", [episode()], ENV_ARGS | {"control_freq": rate})
     with pytest.raises(InputError, match=f"control_freq={rate}, must be a whole number"):

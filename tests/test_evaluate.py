@@ -21,7 +21,8 @@ from wvm_rl.data.episodes import Dataset
 from wvm_rl.errors import InputError
 from wvm_rl.evaluate import EvaluateConfig
 from wvm_rl.evaluate import main as again
-from wvm_rl.summary import described, restored
+from wvm_rl.stats import success_interval
+from wvm_rl.summary import described, outcome, restored
 from wvm_rl.train import main
 
 pytestmark = pytest.mark.usefixtures("compile_quickly")
@@ -47,6 +48,21 @@ def test_the_same_rollouts_come_out_again(finished):
         np.testing.assert_array_equal(ours.actions, theirs.actions)  # rows are all alike: nobody lifts so early
     summaries = [json.loads((place / "summary.json").read_text()) for place in (folder, new)]
     assert summaries[1]["success_ci95"] == summaries[0]["success_ci95"] and summaries[1]["agent"] == "rcp"
+
+
+def test_an_outcome_by_hand():
+    """Two training seeds of three rollouts: four succeed, three of them in time."""
+    rollouts = [[(True, True, 4.0), (True, False, 12.0), (False, False, 20.0)], [(True, True, 5.0), (True, True, 6.0)]]
+    rollouts[1].append((False, False, 20.0))
+    names = ("success", "success_in_budget", "seconds")
+    found = outcome([[dict(zip(names, rollout)) for rollout in own] for own in rollouts])
+    assert (found["rollouts"], found["success_rate"], found["success_in_budget"]) == (6, 4 / 6, 3 / 6)
+    assert found["median_seconds_to_success"] == 5.5
+    for name in ("success", "success_in_budget"):
+        grid = np.array([[rollout[names.index(name)] for rollout in own] for own in rollouts])
+        assert found[f"{name}_ci95"] == success_interval(grid)
+    nothing = outcome([[{"success": False, "success_in_budget": False, "seconds": 20.0}] * 3])
+    assert nothing["success_rate"] == 0 and nothing["median_seconds_to_success"] is None
 
 
 def test_other_initial_states_are_others_and_are_kept(finished, monkeypatch, capsys):

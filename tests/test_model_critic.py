@@ -12,11 +12,13 @@ from safetensors.numpy import load_file, save_file
 
 from experiments import inference
 from tests.model_toy import film, preset, random_critic
+from tests.synthetic import dataset, episode
 from wvm_rl.data.windows import NO_TEXT
 from wvm_rl.errors import InputError
 from wvm_rl.model.critic import FORMAT, Critic, CriticConfig, folder_of
 from wvm_rl.model.inference import Overlap
 from wvm_rl.model.reading import Reading, mixed
+from wvm_rl.speed import labelling_speed
 from wvm_rl.values.wvm import Wvm
 
 pytestmark = pytest.mark.usefixtures("compile_quickly")
@@ -257,6 +259,14 @@ def test_draws_of_a_chunks_distribution_spread(critic, clips, values):
     assert not np.allclose(drawn, next(histogram.values(clips[:1]))[0], atol=1e-3) and spread[-1] > 0
     with pytest.raises(InputError, match="the head regression gives one value"):
         random_critic("regression").inference(draws=3)
+
+
+def test_the_speed_of_labelling_is_of_these_films(critic, tmp_path):
+    films = [replace(episode(index, 60, interval=4), instruction="push right") for index in range(2)]
+    data = dataset(tmp_path / "films.hdf5", films)
+    found = labelling_speed(Critic(replace(critic.config, camera="workspace"), critic.params), {"lift": data})
+    assert found["windows_per_second"] == pytest.approx(found["windows_per_second_by"]["lift"])
+    assert found["windows_per_second"] > 0 and found["vae_share"] > 0 and found["cores"] >= 1
 
 
 def test_the_study_of_readings_starts_from_the_critics_own(critic, clips, values):

@@ -86,6 +86,17 @@ def test_another_head_trains_and_predicts():
     assert values.shape == (4, 4) and np.isfinite(values).all() and (values >= 0).all() and (values <= 1).all()
 
 
+@pytest.mark.parametrize(
+    ("part", "wrong"),
+    [("transformer", {"patch_size": []}), ("transformer", {"num_attention_heads": 0}), ("text", {"width": 0})],
+)
+def test_sizes_that_no_model_has_are_refused(part, wrong):
+    with pytest.raises(InputError, match=next(iter(wrong))):
+        replace(getattr(preset(), part), **wrong)
+    with pytest.raises(InputError, match="fps=nan must be positive and finite"):
+        replace(preset(), fps=float("nan"))
+
+
 def test_unknown_head_is_refused():
     with pytest.raises(InputError, match="flow, hl_gaussian, regression"):
         replace(preset().value, head="histogram")

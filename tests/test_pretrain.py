@@ -77,6 +77,29 @@ def test_resume_equals_an_uninterrupted_fit(tmp_path):
     assert rows(tmp_path / "cut") == rows(tmp_path / "whole")
 
 
+def test_the_running_mean_is_released(tmp_path):
+    """decay = min(average, (1 + step) / (10 + step)): 1/10 after the first update, 2/11 after the second."""
+    two = replace(LINE, steps=2, warmup=0)
+    last, released = (line(tmp_path / str(mean), config=replace(two, average=mean))["w"] for mean in (0.0, 0.5))
+    one = line(tmp_path / "one", stop_at=None, config=replace(two, steps=1, average=0.0, final=1.0))["w"]
+    mean = 0.9 * one
+    assert released == pytest.approx(2 / 11 * mean + 9 / 11 * last, rel=1e-5) != pytest.approx(float(last), rel=1e-3)
+
+
+def test_another_seed_of_the_model_shares_all_that_comes_before(tmp_path):
+    class Rows:
+        def __len__(self):
+            return 1000
+
+        def batch(self, rows):
+            return {"rows": rows}
+
+    one, other = (Stages(stages(model_seed=seed), corpus(), tmp_path) for seed in (0, 1))
+    assert (one.vae_meta, one.pool_meta) == (other.vae_meta, other.pool_meta) and one.model_meta != other.model_meta
+    drawn = [made._batches(Rows())(3)["rows"].tolist() for made in (one, other)]
+    assert drawn[0] != drawn[1]
+
+
 def test_nan_stops_with_the_step_and_keeps_a_sound_checkpoint(tmp_path):
     with pytest.raises(InputError, match="line: loss is nan at step 40"):
         line(tmp_path, poison_at=33)

@@ -80,6 +80,13 @@ def test_a_cells_folder_lies_in_the_sweeps(hydra_ready):
     assert cell.folder.parent.as_posix() == "runs/s" and cell.name == "lift-awr-file-.._.._mine.parquet"
 
 
+def test_a_plan_alone_looks_at_no_run(hydra_ready, monkeypatch, capsys):
+    """What committed runs started from may be of other versions: tables are made of them all the same."""
+    monkeypatch.setattr(sweep, "jobs", lambda _: pytest.fail("looked at runs"))
+    sweep.main(SweepConfig(envs=["lift"], run=False), after=lambda: pytest.fail("ran"))
+    assert "2 cells remain: 16 policies, 320 rollouts" in capsys.readouterr().out
+
+
 def test_settings_are_checked():
     for settings, message in (
         ({"cells": ["agent=bc"] * 2}, "twice"),

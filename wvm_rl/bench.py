@@ -112,12 +112,27 @@ class BenchConfig:
             )
 
 
-def plans(config: BenchConfig, size: int) -> dict[str, CollectConfig]:
-    """What to collect, by task."""
+def plans(config: BenchConfig, critic: Critic) -> dict[str, CollectConfig]:
+    """What to collect, by task.
+
+    Raises:
+        InputError: frames that the critic cannot read, or models that see another camera.
+    """
     tasks: dict[str, Any] = EVERY
     recipe: Any = RECIPES["bench"]
+    size = critic.size if config.size is None else config.size
+    if config.fps < critic.fps:
+        raise InputError(f"fps={config.fps}: the critic reads {critic.fps:g} frames a second")
+    if size < 1 or size % critic.size:
+        raise InputError(f"size={size} must be a multiple of the {critic.size} pixels that the critic reads")
+    theirs = CollectConfig.camera
+    if critic.camera != theirs and (seeing := [name for name in (Frame.name, Video.name) if name in config.models]):
+        raise InputError(
+            f"models: {', '.join(seeing)} learn from the camera {theirs}, the critic sees {critic.camera}: "
+            "leave them out"
+        )
     settings: dict[str, Any] = {"episodes": config.episodes, "seed": config.seed, "fps": config.fps, "size": size}
-    settings |= {"root": config.root, "workers": config.workers}
+    settings |= {"camera": critic.camera, "root": config.root, "workers": config.workers}
     return {task: CollectConfig(env=tasks[task](), recipe=recipe(), **settings) for task in config.tasks}
 
 
@@ -196,7 +211,7 @@ def main(config: BenchConfig, folder: Path) -> None:
     """Collects what is missing, labels it, prints the table and writes it with its rows to the run folder."""
     wvm = WvmConfig(critic=config.critic).source()
     critic = wvm.critic
-    fresh = plans(config, config.size or critic.size)
+    fresh = plans(config, critic)
     if config.export:
         target = Path(config.export).expanduser()
         writable(target)  # before anything is collected

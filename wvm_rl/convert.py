@@ -28,9 +28,7 @@ class ConvertConfig:
     dataset: str = MISSING  # folder of it, with meta/info.json
     out: str = MISSING  # HDF5 file to write
     cameras: list[str] | None = None  # by name, `front` for observation.images.front; null: all
-    fps: int = (
-        5  # frames a second kept, or a little more if that divides the dataset's rate; as many as the critic reads
-    )
+    fps: int = 5  # frames a second kept, at least: every (rate // fps)-th; as many as the critic reads
     size: int = 96  # pixels a side of the frames' middle squares, as many as the critic reads
 
     def __post_init__(self) -> None:

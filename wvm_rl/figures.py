@@ -11,7 +11,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 
-from wvm_rl.data.episodes import KINDS, Dataset, Episode
+from wvm_rl.data.episodes import KINDS, QUALITIES, Dataset, Episode
 from wvm_rl.files import atomic
 from wvm_rl.values.oracle import truth
 
@@ -25,7 +25,6 @@ OTHERS = ("#E69F00", "#009E73", "#56B4E9", "#CC79A7", "#D55E00")  # of further m
 KINDS_SHOWN = ("hesitation", "retry", "expert", "failure")  # of the benchmark's episodes
 BINS = 10  # of a calibration curve
 LEGEND = 0.2  # inches of height of the benchmark's legends
-SHOWN = ("expert", "hesitation", "retry", "mixed", "failure")
 
 
 def summary(folder: Path, dataset: Dataset, values: Sequence[np.ndarray]) -> None:
@@ -45,7 +44,7 @@ def value_curves(folder: Path, dataset: Dataset, values: Sequence[np.ndarray]) -
     chosen: dict[str, Episode] = {}
     for episode in dataset:
         chosen.setdefault(episode.quality, episode)
-    episodes = [chosen[quality] for quality in SHOWN if quality in chosen]
+    episodes = [chosen[quality] for quality in QUALITIES if quality in chosen]
     with plt.rc_context({"font.size": 7, "axes.spines.top": False, "axes.spines.right": False}):
         figure, axes = plt.subplots(len(episodes), 1, figsize=(COLUMN, 1.05 * len(episodes) + 0.5), squeeze=False)
         for axis, episode in zip(axes[:, 0], episodes):

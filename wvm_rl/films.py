@@ -14,7 +14,7 @@ from envs.video import film, write_video
 from wvm_rl.config import EvaluationConfig
 from wvm_rl.data.episodes import Episode, frame_rate, nearest, write, write_part
 from wvm_rl.data.layout import NO_LAPSES
-from wvm_rl.model.presets import CLIP
+from wvm_rl.data.windows import CLIP
 from wvm_rl.values.base import Source
 from wvm_rl.values.wvm import Wvm
 

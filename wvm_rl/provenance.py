@@ -22,8 +22,9 @@ def provenance() -> dict[str, Any]:
         except (OSError, subprocess.CalledProcessError):
             return ""
 
-    commit = git("rev-parse", "HEAD") or "unknown"
-    changed = git("status", "--porcelain", "--", ":/", ":(top,exclude)experiments/results")
+    ours = git("ls-files", "--error-unmatch", Path(__file__).name)  # else another repository's, installed within it
+    commit = (ours and git("rev-parse", "HEAD")) or "unknown"
+    changed = ours and git("status", "--porcelain", "--", ":/", ":(top,exclude)experiments/results")
     module = sys.modules["__main__"].__spec__
     command = shlex.join(["python", "-m", module.name if module else Path(sys.argv[0]).name, *sys.argv[1:]])
     return {

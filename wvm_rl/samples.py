@@ -207,8 +207,9 @@ def prepared(
     seeds = range(config.seed, config.seed + config.seeds)
     deltas = [shuffled(delta, seed) for seed in seeds] if config.value.shuffle else [delta] * len(seeds)
     columns = [agent.columns(each, values, episodes) for each in deltas]
-    if any((agent.act_cond(each) is None) != (each.cond is None) for each in columns):
-        raise InputError(f"{type(agent).__name__}: columns and act_cond must both give a condition, or neither")
+    told = {found is not None for each in columns for found in (each.cond, agent.act_cond(each))}
+    if told != {agent.conditions}:
+        raise InputError(f"{type(agent).__name__}: columns, act_cond and conditions must all tell of one, or none")
     return Samples(dataset, episodes, values, delta, agent, columns)
 
 

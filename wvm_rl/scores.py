@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from wvm_rl.advantage import tail
+from wvm_rl.data.clips import MADE
 from wvm_rl.data.episodes import KINDS, Dataset, Episode
 from wvm_rl.metrics import (
     advantage_labels,
@@ -27,8 +28,7 @@ from wvm_rl.metrics import (
 from wvm_rl.stats import Pool, auroc, interval, resampled, stratified_mean
 
 Row = Mapping[str, Any]
-CLIPS = ("bench", "cycle", "frozen")  # episodes as they were; experts' forward and backward; a frame of each repeated
-MADE = ("cycle", "frozen")  # those that are no episodes; any other clip is a shift, scored apart
+CLIPS = ("bench", *MADE)  # episodes as they were, and those made from experts'; any other clip is a shift, scored apart
 ANCHORS = 5  # control steps between two chunks whose advantages are ranked
 COMPARED = ("hesitation_rmse", "retry_voc", "lapse_auroc")  # with the other models, in pairs
 BARS = {  # what the shipped critic is to reach; the first is a ceiling beside that of the floor + 0.01

@@ -70,6 +70,8 @@ class Dataset:
         try:
             self._data = h5py.File(self.path, "r")["data"]
             self.env_args: dict[str, Any] = json.loads(self._data.attrs["env_args"])
+            if not isinstance(self.env_args, dict) or not isinstance(self.env_args.get("env_kwargs", {}), dict):
+                raise ValueError("env_args, or env_kwargs in them, are no JSON object")
             self._names = sorted(self._data, key=lambda name: int(name.removeprefix("demo_")))
             for name in self._names:
                 check(f"{self.path}: {name}", self._data[name])
@@ -126,7 +128,8 @@ class Dataset:
         for place in (self.env_args, self.env_args.get("env_kwargs", {})):
             if "control_freq" in place:
                 given = place["control_freq"]
-                if not isinstance(given, int | float) or given < 1 or given != round(given):
+                number = isinstance(given, int | float) and not isinstance(given, bool)
+                if not number or given < 1 or given != round(given):
                     raise InputError(
                         f"{self.path}: env_args have control_freq={given}, must be a whole number, above 0"
                     )

@@ -112,14 +112,28 @@ class LeRobot:
         Raises:
             InputError: files or columns are missing or damaged, or a video is shorter than its rows.
         """
+        try:
+            return self._episode(index, cameras, every, size)
+        except InputError:
+            raise
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise InputError(
+                f"{self.folder}: episode {index} is not LeRobot's ({error!r}): download the dataset again"
+            ) from error
+
+    def _episode(self, index: int, cameras: dict[str, str], every: int, size: int) -> Episode:
         listed = self._episodes[index]
         path = self._file(self._data, index, "data")
         rows = _table(path)
+        for name in ("episode_index", "frame_index", "action"):
+            if name not in rows:
+                raise InputError(f"{path} has no column {name}: download the dataset again")
         rows = rows[rows["episode_index"] == index].sort_values("frame_index")
-        if not len(rows) or (rows["frame_index"].to_numpy() != np.arange(len(rows))).any():
-            raise InputError(f"{path}: episode {index} is not there whole: download the dataset again")
-        if "action" not in rows:
-            raise InputError(f"{path} has no column action")
+        if rows["frame_index"].tolist() != list(range(self.lengths[index])):
+            raise InputError(
+                f"{path}: episode {index} is not there whole ({len(rows)} of {self.lengths[index]} rows): download "
+                "the dataset again"
+            )
         step = np.arange(0, len(rows), every, dtype=np.int32)
         frames = {
             name: self._pictures(rows[key].iloc[step], size)

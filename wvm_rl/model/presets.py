@@ -10,7 +10,6 @@ from wvm_rl.model.wan.transformer import TransformerConfig
 from wvm_rl.model.wan.vae import VaeConfig
 
 CHUNK = 4  # h: frames of a value chunk, and the VAE's temporal factor
-CLIP = 2 * CHUNK + 1  # prefix, current and future frames (Eq. 4)
 
 
 @dataclass
@@ -18,7 +17,7 @@ class WvmConfig:
     """Sizes of a World Value Model and its VAE."""
 
     size: int = 256  # pixels, height and width (open in the paper)
-    fps: float = 2.0  # frames a second (the paper does not say)
+    fps: float = 2.0  # frames a second (Table A.1)
     first_frame: bool = False  # the episode's first frame is seen beside every window (not in the paper)
     vae: VaeConfig = field(default_factory=VaeConfig)
     transformer: TransformerConfig = field(default_factory=TransformerConfig)
@@ -38,8 +37,8 @@ class WvmConfig:
             raise InputError(f"text.tokens={self.text.tokens} must be less than transformer.text_length={length}")
         if isinstance(self.text, ByteTextConfig) and length:
             raise InputError(f"transformer.text_length={length}: the byte encoder's text is not padded, give 0")
-        if self.fps <= 0:
-            raise InputError(f"fps={self.fps} must be positive")
+        if not 0 < self.fps < float("inf"):
+            raise InputError(f"fps={self.fps} must be positive and finite")
 
     def shaping(self) -> dict[str, Any]:
         """The settings that values depend on: not how they are computed, nor where text embeddings are kept."""

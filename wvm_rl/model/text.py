@@ -51,6 +51,11 @@ class ByteTextConfig:
     tokens: int = 8  # text tokens an instruction becomes
     dtype: ClassVar[type] = np.int32
 
+    def __post_init__(self) -> None:
+        for name in ("max_bytes", "width", "tokens"):
+            if getattr(self, name) < 1:
+                raise InputError(f"text.{name}={getattr(self, name)} must be at least 1")
+
     @property
     def shape(self) -> tuple[int, ...]:
         return (self.max_bytes,)

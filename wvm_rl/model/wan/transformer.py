@@ -47,10 +47,14 @@ class TransformerConfig:
     text_length: int = 0
 
     def __post_init__(self) -> None:
-        if self.patch_size[0] != 1 or len(self.patch_size) != 3:
+        if len(self.patch_size) != 3 or self.patch_size[0] != 1 or min(self.patch_size) < 1:
             raise InputError(
                 f"patch_size={self.patch_size}: a token covers one latent in time, give [1, rows, columns]"
             )
+        sizes = ("in_channels", "out_channels", "num_layers", "num_attention_heads", "attention_head_dim", "ffn_dim")
+        for name in (*sizes, "text_dim", "freq_dim"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name}={getattr(self, name)} must be at least 1")
         if self.compute_dtype not in ("float32", "bfloat16"):
             raise InputError(f"compute_dtype={self.compute_dtype}: choose float32 or bfloat16")
         if self.attention_head_dim % 2:
