@@ -80,6 +80,8 @@ def test_frames_that_the_critic_cannot_read_are_refused_before_any_is_made():
     ):
         with pytest.raises(InputError, match=message):
             bench.plans(replace(plain, **wrong), Brightness())
+    for free in ({"models": ["clock"]}, {"export": "videos"}):  # nobody reads frames, or somebody elsewhere
+        assert bench.plans(replace(plain, fps=2, **free), Brightness())["lift"].fps == 2
     elsewhere = Brightness()
     elsewhere.camera = "robot0_eye_in_hand"
     assert bench.plans(plain, elsewhere)["lift"].camera == "robot0_eye_in_hand"

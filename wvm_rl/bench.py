@@ -121,16 +121,17 @@ def plans(config: BenchConfig, critic: Critic) -> dict[str, CollectConfig]:
     tasks: dict[str, Any] = EVERY
     recipe: Any = RECIPES["bench"]
     size = critic.size if config.size is None else config.size
-    if config.fps < critic.fps:
-        raise InputError(f"fps={config.fps}: the critic reads {critic.fps:g} frames a second")
-    if size < 1 or size % critic.size:
-        raise InputError(f"size={size} must be a multiple of the {critic.size} pixels that the critic reads")
-    theirs = CollectConfig.camera
-    if critic.camera != theirs and (seeing := [name for name in (Frame.name, Video.name) if name in config.models]):
-        raise InputError(
-            f"models: {', '.join(seeing)} learn from the camera {theirs}, the critic sees {critic.camera}: "
-            "leave them out"
-        )
+    regressors = [name for name in (Frame.name, Video.name) if name in config.models]
+    if not config.export and (regressors or "wvm" in config.models or "draws" in config.models):
+        if config.fps < critic.fps:
+            raise InputError(f"fps={config.fps}: the critic reads {critic.fps:g} frames a second")
+        if size < 1 or size % critic.size:
+            raise InputError(f"size={size} must be a multiple of the {critic.size} pixels that the critic reads")
+        if regressors and critic.camera != (theirs := CollectConfig.camera):
+            raise InputError(
+                f"models: {', '.join(regressors)} learn from the camera {theirs}, the critic sees {critic.camera}: "
+                "leave them out"
+            )
     settings: dict[str, Any] = {"episodes": config.episodes, "seed": config.seed, "fps": config.fps, "size": size}
     settings |= {"camera": critic.camera, "root": config.root, "workers": config.workers}
     return {task: CollectConfig(env=tasks[task](), recipe=recipe(), **settings) for task in config.tasks}
