@@ -272,7 +272,7 @@ def test_a_folder_of_another_run_is_neither_shown_nor_continued(root, tmp_path, 
 def test_a_condition_that_nobody_asks_for_is_refused(root, tmp_path, monkeypatch):
     """Else a policy would act on what it never learned."""
     monkeypatch.setattr(AGENTS["rcp"], "act_cond", AgentConfig.act_cond)
-    with pytest.raises(InputError, match="RCPConfig: columns and act_cond must both give a condition, or neither"):
+    with pytest.raises(InputError, match="RCPConfig: columns, act_cond and conditions must all tell of one, or none"):
         pipeline([Job(job(root, "rcp"), tmp_path / "run")], tmp_path / "checkpoints")
 
 

@@ -17,7 +17,7 @@ class WvmConfig:
     """Sizes of a World Value Model and its VAE."""
 
     size: int = 256  # pixels, height and width (open in the paper)
-    fps: float = 2.0  # frames a second (Table A.1)
+    fps: float = 2.0  # frames a second (Table A.1; it may mean latents, of four frames each)
     first_frame: bool = False  # the episode's first frame is seen beside every window (not in the paper)
     vae: VaeConfig = field(default_factory=VaeConfig)
     transformer: TransformerConfig = field(default_factory=TransformerConfig)
