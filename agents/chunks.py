@@ -1,6 +1,6 @@
 """Training arrays from episodes: normalised observations and actions, and action chunks gathered on the device."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
@@ -119,7 +119,7 @@ def build(
     return data, statistics
 
 
-def observation(obs: dict[str, np.ndarray], keys: Sequence[str], name: str = "observation") -> np.ndarray:
+def observation(obs: Mapping[str, np.ndarray], keys: Sequence[str], name: str = "observation") -> np.ndarray:
     """Concatenates the values of `keys` along the last axis, [T,O] f32; values are [T] or [T,D].
 
     Raises:

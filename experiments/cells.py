@@ -1,6 +1,5 @@
 """Cells of a study of critics: each trains one and scores it, with this project's own commands."""
 
-import hashlib
 import json
 import subprocess
 import sys
@@ -14,6 +13,7 @@ import pandas as pd
 
 from wvm_rl.errors import InputError
 from wvm_rl.files import atomic
+from wvm_rl.fingerprint import fingerprint
 from wvm_rl.model.critic import SHIPPED, Critic, folder_of
 from wvm_rl.model.pool import CHUNK_WINDOWS
 from wvm_rl.model.training import FitConfig
@@ -131,7 +131,7 @@ def result_name(critic: Critic, given: str) -> str:
 
 
 def _digest(settings: list[str]) -> str:
-    return hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:8]
+    return fingerprint(settings)[:8]
 
 
 def header(*first: str) -> list[str]:

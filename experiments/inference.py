@@ -4,12 +4,15 @@ The paper reads a chunk with one Euler step from the mode of the noise, gives it
 predictions as prefix (0 at first), and averages the predictions of overlapping chunks. Each variant changes some of
 these, whatever reading the critic asks for, and is scored on the benchmark's episodes, all from the same latents.
 `both` is `wvm_rl.model.reading.mixed`. Writes
-`experiments/results/inference-<critic>-seed<seed>.md`; other variants, tasks or numbers of episodes have files of their
-own.
+`experiments/results/inference-<critic>-seed<seed>.md` after every variant; other variants, tasks or numbers of episodes
+have files of their own. Scores are kept in `runs/inference/`, by which an interrupted run of the same commit goes on.
 """
 
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -24,7 +27,8 @@ from wvm_rl import cli
 from wvm_rl.bench import BenchConfig, plans
 from wvm_rl.data.episodes import Dataset
 from wvm_rl.errors import InputError
-from wvm_rl.files import atomic
+from wvm_rl.files import atomic, once
+from wvm_rl.fingerprint import fingerprint
 from wvm_rl.label import at_steps
 from wvm_rl.model.critic import Critic
 from wvm_rl.model.inference import Overlap
@@ -33,7 +37,8 @@ from wvm_rl.model.presets import CHUNK
 from wvm_rl.model.reading import Reading
 from wvm_rl.model.wan.transformer import KeyValue
 from wvm_rl.provenance import provenance
-from wvm_rl.scores import pooled, trajectories
+from wvm_rl.runs import write_json
+from wvm_rl.scores import Row, pooled, trajectories
 from wvm_rl.values.base import Values
 from wvm_rl.values.wvm import DEFAULT, WvmConfig
 
@@ -126,6 +131,10 @@ def joined(chunks: np.ndarray, newest: bool) -> np.ndarray:
     return total / count
 
 
+def _cell(score: float | None, low: float | None, high: float | None) -> str:
+    return "-" if score is None else f"{score:.4f} [{low:.3f}, {high:.3f}]"
+
+
 def main(config: InferenceConfig) -> None:
     """Collects what is missing, encodes it once, scores every variant."""
     source = WvmConfig(critic=config.critic).source()
@@ -137,29 +146,41 @@ def main(config: InferenceConfig) -> None:
         for episode in tqdm(dataset, desc="encoding", unit="ep"):
             yield dataset.frames(episode.index, critic.camera, critic.fps)[0], episode.instruction
 
-    latents = {task: list(critic.programs.encoded(films(dataset))) for task, dataset in datasets.items()}
-    lines = [f"| variant | what | {' | '.join(name.replace('_', ' ') for name in SHOWN)} |", "|---" * 8 + "|"]
-    for name in config.variants:
-        variant, rows = VARIANTS[name], []
+    @cache
+    def latents(task: str) -> list[tuple[Any, Any]]:
+        return list(critic.programs.encoded(films(datasets[task])))
+
+    def scored(name: str) -> dict[str, Any]:
+        place = Path("runs") / "inference" / fingerprint(depends)[:8] / f"{name}.json"
+        return json.loads(once(place, lambda: write_json(place, pooled(rows_of(name)))).read_text())
+
+    def rows_of(name: str) -> list[Row]:
+        variant, rows = VARIANTS[name], list[Row]()
         read = reader(critic, variant)
         for task, dataset in datasets.items():
             values = []
-            for index, (latent, text) in enumerate(tqdm(latents[task], desc=f"{name} {task}", unit="ep")):
+            for index, (latent, text) in enumerate(tqdm(latents(task), desc=f"{name} {task}", unit="ep")):
                 padded = np.concatenate([latent, np.repeat(latent[-1:], -len(latent) % PAD, 0)])
                 chunks = np.asarray(read(padded, text))[: len(latent)]
                 step = dataset.frames(index, critic.camera, critic.fps)[1]
                 found = Values(step, Reading(smooth=variant.smooth).smoothed(joined(chunks, variant.newest)), None)
                 values.append(at_steps(found, dataset.lengths[index]).progress)
             rows += trajectories(task, name, "bench", dataset, values, bench.horizon_k)
-        scores = pooled(rows)
-        cells = [f"{scores[key]:.4f} [{scores[f'{key}_ci95'][0]:.3f}, {scores[f'{key}_ci95'][1]:.3f}]" for key in SHOWN]
-        lines.append(f"| {name} | {variant.what} | {' | '.join(cells)} |")
-        print(lines[-1], flush=True)
+        return rows
+
     origin = provenance() | {"critic": critic.fingerprint, "episodes": f"{config.episodes} a task, seed {config.seed}"}
     stem = f"inference-{result_name(critic, config.critic)}-seed{config.seed}"
-    with atomic(RESULTS / f"{named(stem, config, 'variants', 'tasks', 'episodes')}.md") as partial:
-        text = [f"- {name}: {value}" for name, value in origin.items()]
-        partial.write_text("\n".join(["# Ways of reading the critic", "", *lines, "", *text, ""]))
+    target = RESULTS / f"{named(stem, config, 'variants', 'tasks', 'episodes')}.md"
+    depends = [origin["commit"], critic.fingerprint, [dataset.path.name for dataset in datasets.values()]]
+    lines = [f"| variant | what | {' | '.join(name.replace('_', ' ') for name in SHOWN)} |", "|---" * 8 + "|"]
+    for name in config.variants:
+        scores = scored(name)
+        cells = [_cell(scores[key], *scores[f"{key}_ci95"]) for key in SHOWN]
+        lines.append(f"| {name} | {VARIANTS[name].what} | {' | '.join(cells)} |")
+        print(lines[-1], flush=True)
+        with atomic(target) as partial:
+            text = [f"- {key}: {value}" for key, value in origin.items()]
+            partial.write_text("\n".join(["# Ways of reading the critic", "", *lines, "", *text, ""]))
 
 
 if __name__ == "__main__":

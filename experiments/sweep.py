@@ -8,8 +8,6 @@ several sizes need `together=1`). Finished cells are skipped, an interrupted pro
 `"common='data=mixed seeds=2'"`.
 """
 
-import hashlib
-import json
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
@@ -28,6 +26,7 @@ from wvm_rl import cli
 from wvm_rl.config import GROUPS, TrainConfig
 from wvm_rl.errors import InputError
 from wvm_rl.files import exclusive
+from wvm_rl.fingerprint import fingerprint
 from wvm_rl.runs import digest, read_summary
 from wvm_rl.summary import described
 from wvm_rl.train import Job, pipeline
@@ -72,7 +71,7 @@ class Cell:
         alone = ("agent", "value", "match_ess", "wandb", "defaults", "seed", "seeds")
         shared = {name: value for name, value in settings.items() if name not in alone}
         kind = {"policy": type(self.config.policy).__name__, "conditioned": self.config.agent.conditions}
-        return hashlib.sha256(json.dumps([shared, kind], sort_keys=True, default=str).encode()).hexdigest()[:8]
+        return fingerprint([shared, kind])[:8]
 
 
 def planned(config: SweepConfig) -> list[list[Cell]]:
@@ -160,8 +159,7 @@ def main(config: SweepConfig, after: Callable[[], None] | None = None) -> None:
             print(
                 f"### program {number + 1} of {len(programs)}: {', '.join(cell.name for cell, _ in left)}", flush=True
             )
-            names = json.dumps([cell.folder.name for cell, _ in left])
-            place = Path(config.folder) / "programs" / hashlib.sha256(names.encode()).hexdigest()[:8]
+            place = Path(config.folder) / "programs" / fingerprint([cell.folder.name for cell, _ in left])[:8]
             pipeline([job for _, job in left], place / "checkpoints")
         if after:
             after()

@@ -29,6 +29,7 @@ def test_what_is_written_is_read(whole):
         np.testing.assert_array_equal(getattr(read, name), getattr(original, name))
         assert getattr(read, name).dtype == getattr(original, name).dtype
     np.testing.assert_array_equal(read.obs["object"], original.obs["object"])
+    assert read.obs["object"] is read.obs["object"] and sorted(read.obs) == sorted(original.obs)  # read once
     frames, step = whole.frames(1, "workspace")
     np.testing.assert_array_equal(frames, original.frames["workspace"])
     np.testing.assert_array_equal(step, np.arange(0, 40, 5))

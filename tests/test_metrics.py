@@ -115,5 +115,5 @@ def test_calibration_error_by_hand():
 
 
 def test_wins_count_pairs_with_ties_half():
-    table = wins([np.array([0.5, 0.9])], [np.array([0.5, 0.1]), np.array([1.0])])
-    np.testing.assert_array_equal(table, [[3.5, 0]])  # .5 ties .5 and exceeds .1; .9 exceeds both
+    table = wins([np.array([0.5, 0.9]), np.zeros(0), np.array([2.0])], [np.array([0.5, 0.1]), np.array([1.0])])
+    np.testing.assert_array_equal(table, [[3.5, 0], [0, 0], [2, 1]])  # .5 ties .5 and exceeds .1; .9 exceeds both

@@ -4,8 +4,6 @@ A critic learns from it (`wvm_rl.pretrain data=file`), and the values of `wvm_rl
 `episode_index` and `frame_index` are those of the source.
 """
 
-import hashlib
-import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +17,7 @@ from wvm_rl.data.lerobot import LeRobot
 from wvm_rl.data.windows import CLIP
 from wvm_rl.errors import InputError
 from wvm_rl.files import exclusive, writable
+from wvm_rl.fingerprint import fingerprint
 
 
 @dataclass
@@ -60,7 +59,7 @@ def convert(config: ConvertConfig) -> Path:
             "critic's clip: delete such episodes there first"
         )
     settings = [source.fingerprint, cameras, every, config.size]
-    parts = out.with_suffix(f".{hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:8]}.parts")
+    parts = out.with_suffix(f".{fingerprint(settings)[:8]}.parts")
     writable(out.parent)
     with exclusive(out):
         if out.exists():

@@ -129,9 +129,13 @@ def wins(positive: Sequence[np.ndarray], negative: Sequence[np.ndarray]) -> np.n
 
     The area under the ROC curve is their sum over the number of pairs; any resample of trajectories is a weighted one.
     """
+    high = np.concatenate([np.zeros(0), *positive])
+    row = np.repeat(np.arange(len(positive)), [len(each) for each in positive])
+    order = np.argsort(high)  # searching for what is sorted is several times as fast
+    high, row = high[order], row[order]
     table = np.zeros((len(positive), len(negative)))
     for column, low in enumerate(negative):
         ordered = np.sort(low)
-        for row, high in enumerate(positive):
-            table[row, column] = (np.searchsorted(ordered, high) + np.searchsorted(ordered, high, "right")).sum() / 2
+        twice = np.searchsorted(ordered, high) + np.searchsorted(ordered, high, "right")
+        table[:, column] = np.bincount(row, twice, len(positive)) / 2
     return table

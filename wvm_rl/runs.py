@@ -1,6 +1,5 @@
 """A run folder: everything one job leaves behind, from which tables and figures are made."""
 
-import hashlib
 import html
 import json
 import math
@@ -20,6 +19,7 @@ from rich.table import Table
 
 from wvm_rl.errors import InputError
 from wvm_rl.files import atomic
+from wvm_rl.fingerprint import fingerprint
 from wvm_rl.provenance import provenance
 
 WANDB_MODES = ("disabled", "offline", "online")
@@ -189,7 +189,7 @@ def material(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def digest(settings: dict[str, Any]) -> str:
     """Eight hex digits that name the settings a run's result depends on."""
-    return hashlib.sha256(json.dumps(material(settings), sort_keys=True, default=str).encode()).hexdigest()[:8]
+    return fingerprint(material(settings))[:8]
 
 
 def finished_at(folder: Path) -> str:

@@ -9,7 +9,7 @@ latter and open all the same.
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -40,7 +40,7 @@ class Episode:
     lapses: np.ndarray  # [L,3] i32: index into KINDS, first and last control step, inclusive
     actions: np.ndarray  # [T,A] f32
     rewards: np.ndarray  # [T] f32, 1 where the task is solved after the action
-    obs: dict[str, np.ndarray]  # key -> [T,...] f32; images as they are stored
+    obs: Mapping[str, np.ndarray]  # key -> [T,...] f32; images as they are stored
     states: np.ndarray  # [T,S] f64, simulator states
     model_file: str  # XML of the simulated model
     phase: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int32))  # [T] i32, the script's; [0]: not known
@@ -89,7 +89,7 @@ class Dataset:
         return len(self._names)
 
     def __getitem__(self, index: int) -> Episode:
-        """Episode `index`, without its frames."""
+        """Episode `index`, without its frames; its observations are read when they are asked for."""
         if not 0 <= index < len(self):
             raise IndexError(index)
         return _read(index, self._data[self._names[index]])
@@ -281,6 +281,24 @@ def _write(demo: h5py.Group, episode: Episode) -> None:
 # Reading
 
 
+class _Stored(Mapping[str, np.ndarray]):
+    """Observations of a file, each read once: images among them may outweigh all else, and few ask for them."""
+
+    def __init__(self, group: Mapping[str, h5py.Dataset]):
+        self._group, self._read = group, dict[str, np.ndarray]()
+
+    def __getitem__(self, key: str) -> np.ndarray:
+        if key not in self._read:
+            self._read[key] = _single(self._group[key][()])
+        return self._read[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._group)
+
+    def __len__(self) -> int:
+        return len(self._group)
+
+
 def _read(index: int, demo: h5py.Group) -> Episode:
     attributes, length = demo.attrs, len(demo["actions"])
     rewards = demo["rewards"][()].astype(np.float32) if "rewards" in demo else np.zeros(length, np.float32)
@@ -294,7 +312,7 @@ def _read(index: int, demo: h5py.Group) -> Episode:
         lapses=np.asarray(attributes.get("lapses", NO_LAPSES), np.int32),
         actions=demo["actions"][()].astype(np.float32),
         rewards=rewards,
-        obs={key: _single(value[()]) for key, value in demo.get("obs", {}).items()},
+        obs=_Stored(demo.get("obs", {})),
         states=demo["states"][()].astype(np.float64) if "states" in demo else np.zeros((length, 0)),
         model_file=str(attributes.get("model_file", "")),
         phase=demo["phase"][()] if "phase" in demo else np.zeros(0, np.int32),

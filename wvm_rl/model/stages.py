@@ -22,6 +22,7 @@ from wvm_rl import sharding
 from wvm_rl.data.windows import Film, Windows, WindowsConfig, varied
 from wvm_rl.errors import InputError
 from wvm_rl.files import atomic, exclusive, once
+from wvm_rl.fingerprint import fingerprint
 from wvm_rl.model import lora, weights
 from wvm_rl.model.codec import Codec, LatentStatistics
 from wvm_rl.model.compression import Compression, CompressionConfig, kept
@@ -160,7 +161,7 @@ class Stages:
 
     def folder(self, stage: str, meta: dict[str, Any]) -> Path:
         """Where a stage works and leaves its result."""
-        return self.root / f"{stage}-{hashlib.sha256(json.dumps(meta, sort_keys=True).encode()).hexdigest()[:10]}"
+        return self.root / f"{stage}-{fingerprint(meta)[:10]}"
 
     def vae(self) -> tuple[dict[str, np.ndarray], LatentStatistics]:
         """Trains the VAE and measures its latents, or takes the published one."""

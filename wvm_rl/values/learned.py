@@ -1,7 +1,6 @@
 """Training of the regressors, and where what they learned is kept."""
 
 import hashlib
-import json
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -14,6 +13,7 @@ import numpy as np
 
 from wvm_rl.errors import InputError
 from wvm_rl.files import atomic, once
+from wvm_rl.fingerprint import fingerprint
 from wvm_rl.model import weights
 from wvm_rl.model.fit import fit
 from wvm_rl.model.layers import Array
@@ -69,16 +69,11 @@ class Shelf:
             version: of how it learns and reads.
             own: JSON-like, its other settings.
         """
-        stem = f"{name}-{digest(self.settings, version, *own)[:16]}"
+        stem = f"{name}-{fingerprint([self.settings, version, *own])[:16]}"
         if self.released and (path := self.released / f"{stem}.safetensors").exists():
             return path, hashlib.sha256(path.read_bytes()).hexdigest()
-        trained = digest(stem, list(self.datasets))
+        trained = fingerprint([stem, list(self.datasets)])
         return self.folder / f"{stem}-{trained[:8]}.safetensors", trained
-
-
-def digest(*content: Any) -> str:
-    """Hash of JSON-like content."""
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def kept(graph: Graph, path: Path, make: Callable[[Path], dict[str, Any]]) -> Params:

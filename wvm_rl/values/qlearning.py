@@ -9,8 +9,6 @@ better part of the data. Eq. 5-7:
 It learns from the very dataset that it values, one state at a time; an episode's end is final, also of a failure.
 """
 
-import hashlib
-import json
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
@@ -24,6 +22,7 @@ from tqdm import tqdm
 
 from wvm_rl.data.episodes import Dataset
 from wvm_rl.errors import InputError
+from wvm_rl.fingerprint import fingerprint
 from wvm_rl.model.layers import Array
 from wvm_rl.model.weights import Graph, Params
 from wvm_rl.values.base import Values
@@ -41,7 +40,7 @@ class IQL:
 
     def __init__(self, config: IQLConfig):
         self.config = config
-        self.fingerprint = hashlib.sha256(json.dumps([1, config.shaping()], sort_keys=True).encode()).hexdigest()
+        self.fingerprint = fingerprint([1, config.shaping()])
 
     def values(self, dataset: Dataset, start: int = 0) -> Iterator[Values]:
         data, lengths = transitions(dataset), dataset.lengths

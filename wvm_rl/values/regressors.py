@@ -17,13 +17,14 @@ import numpy as np
 from wvm_rl.data.episodes import Dataset, Episode
 from wvm_rl.data.windows import NO_TEXT, Film, WindowsConfig, augmented
 from wvm_rl.errors import InputError
+from wvm_rl.fingerprint import fingerprint
 from wvm_rl.model.codec import fit_size
 from wvm_rl.model.layers import Array
 from wvm_rl.model.reading import Reading
 from wvm_rl.model.training import Batch
 from wvm_rl.model.weights import Graph, Params
 from wvm_rl.values.base import Values
-from wvm_rl.values.learned import TRUTH, RegressorConfig, Shelf, digest, fitted, kept
+from wvm_rl.values.learned import TRUTH, RegressorConfig, Shelf, fitted, kept
 from wvm_rl.values.networks import FrameNet, StateNet, VideoNet
 
 CONTEXT = 16  # frames of the video so far that the regressor on videos sees
@@ -86,7 +87,7 @@ class Frame:
     def __init__(self, config: RegressorConfig, films: Films):
         self.config, self.films = config, films
         self._path, trained = films.shelf.place(self.name, self.version, asdict(config), films.settings())
-        self.fingerprint = digest(self.version, trained, films.reading.smooth)
+        self.fingerprint = fingerprint([self.version, trained, films.reading.smooth])
         self._params: Params | None = None
         self._graph = Graph(lambda rngs: FrameNet(films.size, len(films.instructions), rngs=rngs))
         self._predict = jax.jit(lambda params, *given: self._graph.merge(params)(*given))
@@ -178,7 +179,7 @@ class State:
     def __init__(self, config: RegressorConfig, experts: Mapping[str, Callable[[], Dataset]], shelf: Shelf):
         self.config, self.experts = config, experts
         self._places = {task: shelf.place(f"{self.name}-{task}", self.version, asdict(config)) for task in experts}
-        self.fingerprint = digest(self.version, [trained for _, trained in self._places.values()])
+        self.fingerprint = fingerprint([self.version, [trained for _, trained in self._places.values()]])
         self._known: dict[str, Callable[[np.ndarray], Array]] = {}
 
     def values(self, dataset: Dataset, start: int = 0) -> Iterator[Values]:
