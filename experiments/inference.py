@@ -132,7 +132,9 @@ def joined(chunks: np.ndarray, newest: bool) -> np.ndarray:
 
 
 def _cell(score: float | None, low: float | None, high: float | None) -> str:
-    return "-" if score is None else f"{score:.4f} [{low:.3f}, {high:.3f}]"
+    if score is None:
+        return "-"
+    return f"{score:.4f}" if low is None else f"{score:.4f} [{low:.3f}, {high:.3f}]"  # one trajectory has no interval
 
 
 def main(config: InferenceConfig) -> None:
