@@ -127,31 +127,27 @@ class Stages:
             "seed": config.seed,
             "pretrained": pretrained.get("vae"),
         }
-        self.pool_meta = {"vae": self.vae_meta, "count": config.pool}
-        if config.windows != self._seen:
-            self.pool_meta["windows"] = asdict(config.windows)
-        if preset.first_frame:
-            self.pool_meta["first_frame"] = True
-        self.model_meta: dict[str, Any] = {
+        self.pool_meta = {
+            "vae": self.vae_meta,
+            "count": config.pool,
+            "windows": asdict(config.windows),
+            "first_frame": preset.first_frame,
+        }
+        either: dict[str, Any] = {
             "pool": self.pool_meta,
             "preset": preset.shaping(),
             "pretrained": pretrained,
-            "loss": config.loss.shaping(),
-            "fit": _shaping(config.model),
+            "loss": asdict(config.loss),
             "instructions": films.instructions,
             "text": hashlib.sha256(self.text.tobytes()).hexdigest(),
+            "seed": config.model_seed,
         }
-        if config.model_seed:
-            self.model_meta["model_seed"] = config.model_seed
-        self.video_meta = self.model_meta | {"only": "video", "fit": _shaping(self._video_fit)}
-        if preset.transformer.lora_rank:
-            self.video_meta["law"] = 2  # low-rank updates alone train; in the first the whole stream did
-        options: dict[str, Any] = {"video_steps": config.video_steps, "frozen": config.frozen}
-        self.model_meta |= {name: value for name, value in options.items() if value}
-        if config.video_steps and preset.transformer.lora_rank:
-            self.model_meta["law"] = 2
-        if config.frozen and config.pretrained.critic and not config.video_steps:
-            self.model_meta["law"] = 2  # text stays, too; in the first it trained
+        self.video_meta = either | {"fit": _shaping(self._video_fit)}
+        self.model_meta = either | {
+            "fit": _shaping(config.model),
+            "video_steps": config.video_steps,
+            "frozen": config.frozen,
+        }
 
     @property
     def _video_fit(self) -> FitConfig:

@@ -17,8 +17,7 @@ the current stream, and at inference the future is not computed. Values are mapp
 scale of the noise.
 """
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
@@ -105,13 +104,6 @@ class LossConfig:
             raise InputError(f"loss.random_prefix={self.random_prefix} must lie in [0, 1]")
         if not 0 < self.shift < float("inf"):
             raise InputError(f"loss.shift={self.shift} must be positive")
-
-    def shaping(self) -> dict[str, Any]:
-        """The settings by which trainings are told apart."""
-        settings = asdict(self)
-        if self.draws == 1:
-            del settings["draws"]  # trainings of before had no choice
-        return settings
 
 
 class WorldValueModel:
