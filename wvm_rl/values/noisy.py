@@ -1,7 +1,5 @@
 """The oracle made worse on purpose: how good must a critic be for a method to profit?"""
 
-import hashlib
-import json
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,6 +9,7 @@ from scipy.signal import lfilter
 
 from wvm_rl.data.episodes import Dataset
 from wvm_rl.errors import InputError
+from wvm_rl.fingerprint import fingerprint
 from wvm_rl.values.base import ValueConfig, Values
 from wvm_rl.values.oracle import Oracle
 
@@ -46,8 +45,7 @@ class Noisy:
 
     def __init__(self, config: NoisyConfig):
         self.config = config
-        text = json.dumps([2, Oracle.fingerprint, config.shaping()], sort_keys=True)
-        self.fingerprint = hashlib.sha256(text.encode()).hexdigest()
+        self.fingerprint = fingerprint([2, Oracle.fingerprint, config.shaping()])
 
     def values(self, dataset: Dataset, start: int = 0) -> Iterator[Values]:
         config, rate = self.config, dataset.control_freq
