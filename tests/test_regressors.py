@@ -12,6 +12,7 @@ from wvm_rl.model.reading import mixed
 from wvm_rl.values import regressors
 from wvm_rl.values.iql import IQLConfig
 from wvm_rl.values.learned import RegressorConfig, Shelf
+from wvm_rl.values.qlearning import transitions
 from wvm_rl.values.regressors import CONTEXT, STATE, Films, Frame, State, Video, rewound, so_far
 
 SHORT = RegressorConfig(steps=120, batch=16, learning_rate=3e-3)
@@ -154,6 +155,18 @@ def test_settings_out_of_range_are_refused():
             replace(SHORT, **wrong)
 
 
+def test_a_backup_of_q_learning_bridges_a_chunk_of_actions(tmp_path):
+    made = [replace(episode(0, 5), obs=dict.fromkeys(STATE, np.arange(5.0)[:, None])), episode(1, 3, success=False)]
+    made[1] = replace(made[1], obs=dict.fromkeys(STATE, np.arange(3.0)[:, None]))
+    found = transitions(data := dataset(tmp_path / "d.hdf5", made), 2, 0.5)
+    np.testing.assert_array_equal(found["next"], [2, 3, 4, 4, 4, 7, 7, 7])
+    np.testing.assert_array_equal(found["reward"], [0, 0, 0, 0.5, 1, 0, 0, 0])
+    np.testing.assert_array_equal(found["end"], [0, 0, 0, 1, 1, 0, 1, 1])
+    first, second = data[0].actions, data[1].actions
+    np.testing.assert_array_equal(found["action"][[0, 6]], [[*first[0], *first[1]], [*second[1], *second[2]]])
+    np.testing.assert_array_equal(found["action"][4], [*first[4], *np.zeros(7)])
+
+
 def test_implicit_q_learning_finds_the_way_to_success(tmp_path):
     """On a line, steps forward end in success and steps back do not: V rises to the goal, and with the expectile."""
 
@@ -163,12 +176,14 @@ def test_implicit_q_learning_finds_the_way_to_success(tmp_path):
         return replace(made, obs=dict.fromkeys(STATE, place[:, None]), actions=np.full((length, 7), direction, "f4"))
 
     data = dataset(tmp_path / "d.hdf5", [walk(index, 20, 1 if index % 2 else -1) for index in range(6)])
-    short = IQLConfig(discount=0.9, steps=800, batch=64, target=0.05)
+    short = IQLConfig(discount=0.9, chunk=4, steps=800, batch=64, target=0.05)
     low, high = ([each.value for each in replace(short, expectile=tau).source().values(data)] for tau in (0.5, 0.95))
     forward, back = high[1], high[0]
     assert (np.diff(forward) > -0.02).all() and forward[-1] > 0.8 and back[-1] < 0.1
     np.testing.assert_allclose(forward[-1 - np.arange(5)], 0.9 ** np.arange(5), atol=0.2)
     assert low[0][0] < high[0][0]  # at the start half of the data goes each way
+    with pytest.raises(InputError, match=r"value\.chunk, steps"):
+        IQLConfig(chunk=0)
     with pytest.raises(InputError, match=r"value\.expectile=1"):
         IQLConfig(expectile=1.0)
     with pytest.raises(InputError, match=r"value\.seed=4294967294"):

@@ -18,7 +18,8 @@ class IQLConfig(ValueConfig):
 
     discount: float = 0.995  # a control step; a success 10 s away is worth 0.37
     expectile: float = 0.7  # tau: above 0.5 V leans to the better actions of the data
-    steps: int = 10_000  # updates
+    chunk: int = 20  # control steps that an action of Q lasts, and a backup bridges
+    steps: int = 20_000  # updates
     batch: int = 256
     learning_rate: float = 1e-3
     target: float = 0.005  # share by which the targets of Q follow it at every update
@@ -29,8 +30,8 @@ class IQLConfig(ValueConfig):
         for name in ("discount", "expectile", "target"):
             if not 0 < getattr(self, name) < 1:
                 raise InputError(f"value.{name}={getattr(self, name)} must lie in (0, 1)")
-        if min(self.steps, self.batch) < 1 or self.learning_rate <= 0:
-            raise InputError("value.steps, batch and learning_rate must be positive")
+        if min(self.chunk, self.steps, self.batch) < 1 or self.learning_rate <= 0:
+            raise InputError("value.chunk, steps, batch and learning_rate must be positive")
         if not 0 <= self.seed < SEEDS:
             raise InputError(f"value.seed={self.seed} must be at least 0 and below 2**32 - 2")
 

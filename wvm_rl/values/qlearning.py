@@ -1,10 +1,11 @@
 """A classical critic for comparison: implicit Q-learning from simulator states (Kostrikov et al. 2021, 2110.06169).
 
 With a reward of 1 on success and a discount, V(s) is in [0,1]: the discounted chance of success when going on like the
-better part of the data. Eq. 5-7:
+better part of the data. Eq. 5-7, with chunks of C actions as actions (Li et al. 2025, 2507.07969): success has to find
+its way back over hundreds of control steps, and goes C of them at a time, without bias.
 
-    L_V = E |tau - 1[u < 0]| u^2,  u = min_i Q^_i(s,a) - V(s)
-    L_Q = E (r + discount V(s') - Q_i(s,a))^2
+    L_V = E |tau - 1[u < 0]| u^2,  u = min_i Q^_i(s, a..a_{C-1}) - V(s)
+    L_Q = E (sum_j discount^j r_j + discount^C V(s_C) - Q_i(s, a..a_{C-1}))^2
 
 It learns from the very dataset that it values, one state at a time; an episode's end is final, also of a failure.
 """
@@ -40,10 +41,10 @@ class IQL:
 
     def __init__(self, config: IQLConfig):
         self.config = config
-        self.fingerprint = fingerprint([1, config.shaping()])
+        self.fingerprint = fingerprint([2, config.shaping()])
 
     def values(self, dataset: Dataset, start: int = 0) -> Iterator[Values]:
-        data, lengths = transitions(dataset), dataset.lengths
+        data, lengths = transitions(dataset, self.config.chunk, self.config.discount), dataset.lengths
         graph, params = fitted(self.config, data)
         value = np.asarray(jax.jit(lambda state: graph.merge(params)(state))(data["state"]))
         ends = np.cumsum(lengths)
@@ -52,8 +53,9 @@ class IQL:
             yield Values(np.arange(lengths[index], dtype=np.int32), own.astype(np.float32))
 
 
-def transitions(dataset: Dataset) -> dict[str, np.ndarray]:
-    """Every control step: standardised state [N,S], action [N,A], row of the next state [N], reward and end [N].
+def transitions(dataset: Dataset, chunk: int, discount: float) -> dict[str, np.ndarray]:
+    """Of every control step: standardised state [N,S]; the chunk of actions from there, 0 after the end [N,C*A]; row of
+    the state after it; the discounted reward within it, and whether the episode ends there [N].
 
     Raises:
         InputError: an episode lacks observations of the simulator's state.
@@ -64,11 +66,12 @@ def transitions(dataset: Dataset) -> dict[str, np.ndarray]:
             raise InputError(f"{dataset.path}: episode {episode.index} lacks {missing[0]}, which value=iql reads")
         length = len(episode)
         states.append(np.concatenate([episode.obs[key] for key in STATE], 1))
-        actions.append(episode.actions)
-        following.append(count + np.minimum(np.arange(length) + 1, length - 1))
-        last = np.arange(length) == length - 1
-        reward.append(last * float(episode.success))
-        end.append(last)
+        padded = np.pad(episode.actions, ((0, chunk - 1), (0, 0)))
+        actions.append(np.concatenate([padded[later : later + length] for later in range(chunk)], 1))
+        following.append(count + np.minimum(np.arange(length) + chunk, length - 1))
+        left = np.arange(length)[::-1]  # control steps to the last one, after which a success is rewarded
+        end.append(left < chunk)
+        reward.append(np.where(left < chunk, discount**left, 0.0) * float(episode.success))
         count += length
     state = np.concatenate(states).astype(np.float32)
     return {
@@ -103,7 +106,7 @@ def fitted(config: IQLConfig, data: dict[str, np.ndarray]) -> tuple[Graph, Param
         gap = best - v.merge(params["v"])(here)
         value = jnp.mean(jnp.where(gap < 0, 1 - config.expectile, config.expectile) * gap**2)
         future = jax.lax.stop_gradient(v.merge(params["v"])(ahead)) * (1 - held["end"][index])
-        goal = held["reward"][index] + config.discount * future
+        goal = held["reward"][index] + config.discount**config.chunk * future
         return value + sum(jnp.mean((q.merge(each)(both) - goal) ** 2) for each in params["q"])
 
     @partial(jax.jit, donate_argnums=0)
