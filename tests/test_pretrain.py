@@ -20,13 +20,16 @@ from safetensors.numpy import load_file
 
 from tests.conftest import QUICK
 from tests.model_toy import corpus, stages
+from wvm_rl import cli, pretrain
 from wvm_rl.data.windows import Windows, WindowsConfig
 from wvm_rl.errors import InputError
+from wvm_rl.footage import FOOTAGE
 from wvm_rl.model import stages as module
 from wvm_rl.model.critic import Critic
 from wvm_rl.model.fit import Metrics, fit
 from wvm_rl.model.initial import PretrainedConfig
 from wvm_rl.model.pool import CHUNK_WINDOWS, fill, shuffled_rows
+from wvm_rl.model.presets import PRESETS
 from wvm_rl.model.stages import Stages, train
 from wvm_rl.model.training import FitConfig, Training
 from wvm_rl.model.wvm import LossConfig
@@ -257,13 +260,16 @@ def test_trainings_that_share_a_stage_make_it_once(whole, tmp_path):
         ("out=/dev/null/critic", "/dev/null"),
     ],
 )
-def test_what_cannot_be_trained_is_refused_before_collecting(override, message, tmp_path):
+def test_what_cannot_be_trained_is_refused_before_collecting(override, message, tmp_path, monkeypatch, capsys):
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.tex").write_text("all of it")
-    environment = os.environ | QUICK | {"PYTHONPATH": str(Path(__file__).parents[1]), "XDG_CACHE_HOME": str(tmp_path)}
-    command = [sys.executable, "-m", "wvm_rl.pretrain", *override.split()]
-    ended = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
-    assert ended.returncode == 2 and ended.stderr.count("\n") == 1 and message in ended.stderr, ended.stderr
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["pretrain", *override.split()])
+    with pytest.raises(SystemExit) as ended:
+        cli.run(pretrain.main, pretrain.PretrainConfig, {"wvm": PRESETS, "data": FOOTAGE})
+    told = capsys.readouterr().err
+    assert ended.value.code == 2 and told.count("\n") == 1 and message in told, told
     assert [path.name for path in tmp_path.iterdir()] == ["full"]
 
 
@@ -287,11 +293,11 @@ def test_two_processes_train_what_one_does(whole, tmp_path):
     """Killed after a checkpoint and started again, two hosts that share the parameters end where one ends."""
     two = encoded(whole, tmp_path)
 
-    killed = [(process.communicate(timeout=240), process.returncode) for process in hosts(two, die_at=22)]
+    killed = [(process.communicate(timeout=600), process.returncode) for process in hosts(two, die_at=22)]
     assert all(code != 0 for _, code in killed)
     (folder,) = two.glob("wvm-*")
     assert [path.name for path in (folder / "checkpoints").iterdir()] == ["step_000000020"], killed
-    ended = [(process.communicate(timeout=240), process.returncode) for process in hosts(two)]
+    ended = [(process.communicate(timeout=600), process.returncode) for process in hosts(two)]
     assert [code for _, code in ended] == [0, 0], ended
     assert len({output.splitlines()[-1] for (output, _), _ in ended}) == 1  # both hold the same critic
 
