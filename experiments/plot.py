@@ -104,7 +104,8 @@ def bracket(study: Study, folder: Path) -> None:
 
 
 def noise(study: Study, folder: Path) -> None:
-    """Success against the noise of the values, for each method that was given some."""
+    """Success against the noise of the values, for each method that was given some, above that of bc."""
+    noised: set[str] = set()
     if not any(value.startswith(NOISE) for value in study.rows["value"]):
         return
     with drawn(folder, "noise") as axis:
@@ -117,13 +118,18 @@ def noise(study: Study, folder: Path) -> None:
             for value, level in sorted(levels.items(), key=lambda item: item[1]):
                 if len(levels) > 1 and (cell := study.cell(agent, value)):
                     tasks = [task for task in cell if task in study.cell(agent, f"{NOISE}{max(levels.values())}")]
+                    noised.update(tasks)
                     points.append((level, *iqm([cell[task] for task in tasks])))
             if points:
                 level, rate, low, high = np.array(points).T
                 arms = np.stack([rate - low, high - rate])
                 axis.errorbar(level, rate, arms, label=agent, **look(number, COLOURS[1:]), ms=3, lw=1)
                 number += 1
-        axis.set(xlabel="standard deviation of the values' noise", ylabel="success in budget (IQM)")
+        tasks = [task for task in study.tasks if task in noised]
+        without = iqm([study.baseline[task] for task in tasks])[0]
+        axis.axhline(without, color="0.6", lw=0.7, ls="--", label="bc")
+        label = f"standard deviation of the values' noise\n{', '.join(tasks)}"
+        axis.set(xlabel=label, ylabel="success in budget (IQM)")
         axis.legend(fontsize=6)
 
 
