@@ -22,6 +22,7 @@ from wvm_rl.stats import Estimate, crossed_mean, improvement, iqm, iqm_differenc
 
 SCORE = "success_in_budget"
 BASE = {"recipe": "suboptimal", "episodes": 100, "updates": 3000, "obs": "state", "policy": "flow"}
+KEY = (*BASE, "agent", "value")  # what tells the cells of a task apart
 NAMED = ("env", "agent", "value", "seed", "initial_state")
 BRACKET = ("shuffled", "clock", "wvm", "oracle")  # values from none to all there is to know
 JUDGED = ("awr", "filtered_bc_percentile", "cfg")  # methods that are to beat bc
@@ -52,22 +53,22 @@ class Study:
         if missing := [name for name in (*BASE, *NAMED, SCORE) if name not in self.rows]:
             raise InputError(f"{path} lacks column {missing[0]}: name what `python -m experiments.study` wrote")
         for task, rows in self.rows.groupby("env"):
-            cells = rows.groupby([*BASE, "agent", "value"])
+            cells = rows.groupby(list(KEY))
             if len({frozenset(zip(cell["seed"], cell["initial_state"])) for _, cell in cells}) > 1:
                 raise InputError(
                     f"{path}: cells of {task} have other seeds or initial states than others and cannot be paired: "
                     "run them alike"
                 )
         self.tasks = [task for task in TASKS if task in set(self.rows["env"])]
+        self._cells: dict[tuple, dict[str, np.ndarray]] = {}
+        for (*key, task), rows in self.rows.groupby([*KEY, "env"], sort=False):
+            grid = rows.pivot(index="seed", columns="initial_state", values=SCORE).to_numpy(float)
+            self._cells.setdefault(tuple(key), {})[task] = grid
 
     def cell(self, agent: str, value: str, **where: object) -> dict[str, np.ndarray]:
         """Task -> successes [S,I] of the training seeds S from the initial states I."""
-        own = self._where(agent, value=value, **where)
-        return {
-            task: rows.pivot(index="seed", columns="initial_state", values=SCORE).to_numpy(float)
-            for task in self.tasks
-            if len(rows := own[own["env"] == task])
-        }
+        found = self._cells.get(tuple({**BASE, **where, "agent": agent, "value": value}[name] for name in KEY), {})
+        return {task: found[task] for task in self.tasks if task in found}
 
     @property
     def baseline(self) -> dict[str, np.ndarray]:
@@ -82,11 +83,7 @@ class Study:
 
     def values(self, agent: str, **where: object) -> list[str]:
         """Value sources that the study has for a method."""
-        return list(dict.fromkeys(self._where(agent, **where)["value"]))
-
-    def _where(self, agent: str, **where: object) -> pd.DataFrame:
-        chosen = {**BASE, **where, "agent": agent}
-        return self.rows[np.logical_and.reduce([self.rows[name] == wanted for name, wanted in chosen.items()])]
+        return [value for *key, value in self._cells if dict(zip(KEY, key)) == {**BASE, **where, "agent": agent}]
 
 
 def paired(ours: dict[str, np.ndarray], *others: dict[str, np.ndarray]) -> tuple[list[str], list[list[np.ndarray]]]:

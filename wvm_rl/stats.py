@@ -43,9 +43,15 @@ def crossed_mean(values: np.ndarray, seed: int = 0) -> tuple[float, float, float
     """
     values = np.asarray(values, float)
     rng = np.random.default_rng(seed)
-    seeds, states = (rng.integers(size, size=(RESAMPLES, size)) for size in values.shape)
-    means = np.array([values[np.ix_(rows, columns)].mean() for rows, columns in zip(seeds, states)])
+    seeds, states = (_counts(rng.integers(size, size=(RESAMPLES, size))) for size in values.shape)
+    means = (seeds @ values * states).sum(1) / values.size
     return float(values.mean()), *interval(means)
+
+
+def _counts(drawn: np.ndarray) -> np.ndarray:
+    """How often each of n is among the n drawn of every row, [R,n]."""
+    rows, count = drawn.shape
+    return np.bincount((drawn + count * np.arange(rows)[:, None]).ravel(), minlength=drawn.size).reshape(rows, count)
 
 
 def stratified_mean(samples: Sequence[np.ndarray], seed: int = 0) -> tuple[float, float, float]:
