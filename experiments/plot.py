@@ -126,8 +126,9 @@ def noise(study: Study, folder: Path) -> None:
                 axis.errorbar(level, rate, arms, label=agent, **look(number, COLOURS[1:]), ms=3, lw=1)
                 number += 1
         tasks = [task for task in study.tasks if task in noised]
-        without = iqm([study.baseline[task] for task in tasks])[0]
-        axis.axhline(without, color="0.6", lw=0.7, ls="--", label="bc")
+        if noised <= study.baseline.keys():
+            without = iqm([study.baseline[task] for task in tasks])[0]
+            axis.axhline(without, color="0.6", lw=0.7, ls="--", label="bc")
         label = f"standard deviation of the values' noise\n{', '.join(tasks)}"
         axis.set(xlabel=label, ylabel="success in budget (IQM)")
         axis.legend(fontsize=6)
