@@ -243,7 +243,7 @@ def test_a_critic_without_text_is_another(critic, clips):
     assert silent.fingerprint != critic.fingerprint == renamed.fingerprint
     frames = clips[0][0]
     (value, _), (same, _) = silent.values([(frames, "juggle three balls " * 9), (frames, NO_TEXT)])
-    np.testing.assert_array_equal(value, same)
+    np.testing.assert_allclose(value, same, atol=1e-6)  # places in a batch may round differently
     (told, _) = next(critic.values([(frames, "juggle")]))
     assert not np.allclose(value, told, atol=1e-5)
 
