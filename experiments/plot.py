@@ -105,26 +105,24 @@ def bracket(study: Study, folder: Path) -> None:
 
 def noise(study: Study, folder: Path) -> None:
     """Success against the noise of the values, for each method that was given some, above that of bc."""
-    noised: set[str] = set()
-    if not any(value.startswith(NOISE) for value in study.rows["value"]):
+    agents = dict.fromkeys(study.rows["agent"])
+    noisy = {agent: [value for value in study.values(agent) if value.startswith(NOISE)] for agent in agents}
+    noisy = {agent: values for agent, values in noisy.items() if values}
+    if not noisy:
         return
+    noised: set[str] = set()
     with drawn(folder, "noise") as axis:
-        number = 0
-        for agent in dict.fromkeys(study.rows["agent"]):
-            levels = {"oracle": 0.0} | {
-                value: float(value.removeprefix(NOISE)) for value in study.values(agent) if value.startswith(NOISE)
-            }
+        for number, (agent, values) in enumerate(noisy.items()):
+            levels = {"oracle": 0.0} | {value: float(value.removeprefix(NOISE)) for value in values}
             points = []
             for value, level in sorted(levels.items(), key=lambda item: item[1]):
-                if len(levels) > 1 and (cell := study.cell(agent, value)):
+                if cell := study.cell(agent, value):
                     tasks = [task for task in cell if task in study.cell(agent, f"{NOISE}{max(levels.values())}")]
                     noised.update(tasks)
                     points.append((level, *iqm([cell[task] for task in tasks])))
-            if points:
-                level, rate, low, high = np.array(points).T
-                arms = np.stack([rate - low, high - rate])
-                axis.errorbar(level, rate, arms, label=agent, **look(number, COLOURS[1:]), ms=3, lw=1)
-                number += 1
+            level, rate, low, high = np.array(points).T
+            arms = np.stack([rate - low, high - rate])
+            axis.errorbar(level, rate, arms, label=agent, **look(number, COLOURS[1:]), ms=3, lw=1)
         tasks = [task for task in study.tasks if task in noised]
         if noised <= study.baseline.keys():
             without = iqm([study.baseline[task] for task in tasks])[0]
