@@ -23,7 +23,7 @@ from wvm_rl.model.wan import Transformer, VideoVae, load_transformer, load_vae, 
 from wvm_rl.model.wan.load import transformer_graph
 from wvm_rl.model.wan.transformer import TransformerConfig
 from wvm_rl.model.wan.vae import Vae, VaeConfig
-from wvm_rl.model.weights import Graph, Params
+from wvm_rl.model.weights import Params, graph_of
 
 BARS = {"transformer": 2e-5, "its gradients": 1e-4, "VAE encoder": 1e-4, "VAE decoder": 1e-4}
 SIZES = ((192, 4, 6, (2, 2, 8, 8)), (384, 3, 4, (1, 3, 6, 10)), (96, 2, 8, (2, 1, 4, 4)))  # width, heads, layers, input
@@ -73,7 +73,7 @@ def transformer_pair(config: TransformerConfig, seed: int, folder: Path) -> tupl
 def vae_pair(config: VaeConfig, seed: int, folder: Path) -> tuple[VideoVae, Any]:
     """Our VAE and diffusers', with the same weights."""
     _, diffusers = reference()
-    params = Graph(lambda rngs: Vae(config, rngs=rngs)).init(seed)
+    params = graph_of(Vae, config).init(seed)
     save_vae(VideoVae(config, params, [0.0] * config.z_dim, [1.0] * config.z_dim), folder / "ours")
     theirs = diffusers.AutoencoderKLWan.from_pretrained(folder / "ours").eval()
     theirs.save_pretrained(folder / "theirs")

@@ -95,12 +95,15 @@ def reader(critic: Critic, variant: Variant) -> Callable[[Any, Any], Array]:
         """[3] from the prefix."""
         others = jnp.linspace(0, 1, variant.prefixes)
         shares = [(prefix, variant.own), *((one, (1 - variant.own) / variant.prefixes) for one in others)]
-        found = jnp.zeros(CHUNK - 1)
-        for draw in range(draws := max(1, variant.draws)):
-            noise = jax.random.normal(jax.random.key(draw), (1, CHUNK)) if variant.draws else None
-            for one, share in shares:
-                found += share / draws * model.values(params, context, one[None], text, variant.steps, noise)[0, 1:]
-        return found
+
+        def mean(noise: Array | None) -> Array:
+            values = [model.values(params, context, one[None], text, variant.steps, noise) for one, _ in shares]
+            return jnp.stack([share * value[0, 1:] for value, (_, share) in zip(values, shares)]).sum(0)
+
+        if not variant.draws:
+            return mean(None)
+        noises = jnp.stack([jax.random.normal(jax.random.key(draw), (1, CHUNK)) for draw in range(variant.draws)])
+        return jax.lax.map(mean, noises).mean(0)
 
     @jax.jit
     def read(latents: Array, text: Array) -> Array:

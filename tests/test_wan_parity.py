@@ -14,7 +14,7 @@ from tests.golden import wan_cases as cases
 from wvm_rl.model.wan import load, load_transformer, load_vae, published, rope
 from wvm_rl.model.wan.transformer import TransformerConfig
 from wvm_rl.model.wan.vae import Vae, VaeConfig
-from wvm_rl.model.weights import Graph
+from wvm_rl.model.weights import graph_of
 
 pytestmark = pytest.mark.usefixtures("compile_quickly")
 
@@ -39,7 +39,7 @@ def transformer(path, name):
 
 def vae(path, name):
     config = cases.VAES[name][0]
-    shapes = Graph(lambda rngs: Vae(VaeConfig(**config), rngs=rngs)).shapes
+    shapes = graph_of(Vae, VaeConfig(**config)).shapes
     mean, std = cases.statistics(config["z_dim"])
     content = {"_class_name": "AutoencoderKLWan", **config, "is_residual": True}
     content |= {"latents_mean": mean, "latents_std": std}

@@ -13,7 +13,7 @@ from wvm_rl.model.wan import Transformer, VideoVae, load_transformer, load_vae, 
 from wvm_rl.model.wan.load import transformer_graph
 from wvm_rl.model.wan.transformer import TransformerConfig
 from wvm_rl.model.wan.vae import Vae, VaeConfig
-from wvm_rl.model.weights import Graph
+from wvm_rl.model.weights import graph_of
 
 pytestmark = pytest.mark.usefixtures("compile_quickly")
 
@@ -32,7 +32,7 @@ def transformer():
 @pytest.fixture(scope="module")
 def vae():
     config = VaeConfig(**SMALL_VAE)
-    return VideoVae(config, Graph(lambda rngs: Vae(config, rngs=rngs)).init(0), [0.1] * 4, [2.0] * 4)
+    return VideoVae(config, graph_of(Vae, config).init(0), [0.1] * 4, [2.0] * 4)
 
 
 def tensors_of(folder):
@@ -97,7 +97,7 @@ def test_full_size_names_and_shapes(layout):
 
 
 def test_full_size_vae_names_and_shapes():
-    shapes = Graph(lambda rngs: Vae(VaeConfig(), rngs=rngs)).shapes
+    shapes = graph_of(Vae, VaeConfig()).shapes
     tensors = {e.theirs[0]: e.shape for e in published.vae_entries(shapes, 2, "original")}
     assert len(tensors) == 196
     assert tensors["encoder.downsamples.1.downsamples.2.time_conv.weight"] == (320, 320, 3, 1, 1)

@@ -10,7 +10,7 @@ from wvm_rl.errors import InputError
 from wvm_rl.model.layers import Array
 from wvm_rl.model.presets import WvmConfig
 from wvm_rl.model.wan.vae import Vae
-from wvm_rl.model.weights import Graph, Params
+from wvm_rl.model.weights import Params, graph_of
 
 GROUP = 16  # clips encoded at once: more spill out of the cache on CPUs (a third of the speed at 128)
 
@@ -35,7 +35,7 @@ class Codec:
 
     def __init__(self, config: WvmConfig):
         self.config = config
-        self.graph = Graph(lambda rngs: Vae(config.vae, rngs=rngs))
+        self.graph = graph_of(Vae, config.vae)
 
     def encode(self, params: Params, frames: Array, statistics: LatentStatistics) -> Array:
         """u8 frames [B,1+4k,H,W,3] -> normalised posterior means [B,1+k,h,w,z]."""

@@ -21,7 +21,7 @@ from wvm_rl.model.layers import Array, Linear
 from wvm_rl.model.presets import CHUNK, WvmConfig
 from wvm_rl.model.training import Batch
 from wvm_rl.model.wan.vae import Conv2d, Vae
-from wvm_rl.model.weights import Graph, Params
+from wvm_rl.model.weights import Params, graph_of
 
 CHANNELS, HIDDEN = 64, 128  # of the head
 SEEN = slice(0, CHUNK + 1)  # prefix and current frames: the VAE is causal, so longer clips would add little
@@ -75,7 +75,7 @@ class Compression:
 
     def __init__(self, model: WvmConfig, instructions: int, config: CompressionConfig):
         self.config = config
-        self.graph = Graph(lambda rngs: Compressor(model, instructions, rngs=rngs))
+        self.graph = graph_of(Compressor, model, instructions)
 
     def loss(self, params: Params, batch: Batch, key: Array) -> tuple[Array, dict[str, Array]]:
         """Reconstruction, divergence and error of progress.

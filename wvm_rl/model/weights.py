@@ -4,6 +4,7 @@ A module's graph is split off once; a name is the path of an array in it, joined
 """
 
 from collections.abc import Callable, Iterable
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ Target = Callable[[str, tuple[int, ...]], Any]  # sharding of the parameter of a
 
 
 class Graph:
-    """A module without its arrays; `merge` puts named arrays back in."""
+    """A module without its arrays; `merge` puts named arrays back in. `graph_of` makes them."""
 
     def __init__(self, make: Callable[[nnx.Rngs], nnx.Module]):
         self._make = make
@@ -51,6 +52,23 @@ class Graph:
     def merge(self, params: Params) -> Any:
         """The module carrying `params`, which may be tracers."""
         return nnx.merge(self._graphdef, jax.tree.unflatten(self._tree, [params[name] for name in self.shapes]))
+
+
+_GRAPHS: dict[tuple[Callable[..., nnx.Module], str], Graph] = {}
+
+
+def graph_of(module: Callable[..., nnx.Module], *settings: Any) -> Graph:
+    """The graph of `module(*settings, rngs=...)`, made once a process: tracing a large module takes a second.
+
+    Args:
+        module: a class of module level.
+        settings: numbers and dataclasses of them, whose `repr` tells them apart.
+    """
+    key = module, repr(settings)
+    if key not in _GRAPHS:
+        kept = deepcopy(settings)  # a caller may change theirs
+        _GRAPHS[key] = Graph(lambda rngs: module(*kept, rngs=rngs))
+    return _GRAPHS[key]
 
 
 def _name(path: tuple[Any, ...]) -> str:

@@ -32,7 +32,7 @@ from wvm_rl.model.presets import CHUNK, WvmConfig
 from wvm_rl.model.value_dit import ValueTransformer
 from wvm_rl.model.wan import rope
 from wvm_rl.model.wan.transformer import KeyValue, WanTransformer
-from wvm_rl.model.weights import Graph, Params
+from wvm_rl.model.weights import Params, graph_of
 
 FIRST, CURRENT, FUTURE = -1.0, 0.0, 1.0  # temporal positions of the latents; only their differences matter
 
@@ -111,7 +111,7 @@ class WorldValueModel:
 
     def __init__(self, config: WvmConfig):
         self.config = config
-        self.graph = Graph(lambda rngs: Streams(config, rngs=rngs))
+        self.graph = graph_of(Streams, config)
         self.head: ValueHead = HEADS[config.value.head]()
 
     def stored(self, name: str) -> np.dtype:

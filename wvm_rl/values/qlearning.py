@@ -18,14 +18,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from flax import nnx
 from tqdm import tqdm
 
 from wvm_rl.data.episodes import Dataset
 from wvm_rl.errors import InputError
 from wvm_rl.fingerprint import fingerprint
 from wvm_rl.model.layers import Array
-from wvm_rl.model.weights import Graph, Params
+from wvm_rl.model.weights import Graph, Params, graph_of
 from wvm_rl.values.base import Values
 from wvm_rl.values.iql import IQLConfig
 from wvm_rl.values.networks import StateNet
@@ -90,7 +89,7 @@ def fitted(config: IQLConfig, data: dict[str, np.ndarray]) -> tuple[Graph, Param
         InputError: the loss is not finite.
     """
     size, actions = data["state"].shape[1], data["action"].shape[1]
-    v, q = Graph(partial(_net, size)), Graph(partial(_net, size + actions))
+    v, q = graph_of(StateNet, size), graph_of(StateNet, size + actions)
     params: dict[str, Any] = {"v": v.init(config.seed), "q": [q.init(config.seed + number) for number in (1, 2)]}
     state = {
         "params": params,
@@ -130,7 +129,3 @@ def fitted(config: IQLConfig, data: dict[str, np.ndarray]) -> tuple[Graph, Param
             bar.update(len(errors))
             bar.set_postfix(loss=f"{float(errors[-1]):.2e}", refresh=False)
     return v, state["params"]["v"]
-
-
-def _net(inputs: int, rngs: nnx.Rngs) -> StateNet:
-    return StateNet(inputs, rngs=rngs)

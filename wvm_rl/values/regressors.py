@@ -22,7 +22,7 @@ from wvm_rl.model.codec import fit_size
 from wvm_rl.model.layers import Array
 from wvm_rl.model.reading import Reading
 from wvm_rl.model.training import Batch
-from wvm_rl.model.weights import Graph, Params
+from wvm_rl.model.weights import Graph, Params, graph_of
 from wvm_rl.values.base import Values
 from wvm_rl.values.learned import TRUTH, RegressorConfig, Shelf, fitted, kept
 from wvm_rl.values.networks import FrameNet, StateNet, VideoNet
@@ -89,7 +89,7 @@ class Frame:
         self._path, trained = films.shelf.place(self.name, self.version, asdict(config), films.settings())
         self.fingerprint = fingerprint([self.version, trained, films.reading.smooth])
         self._params: Params | None = None
-        self._graph = Graph(lambda rngs: FrameNet(films.size, len(films.instructions), rngs=rngs))
+        self._graph = graph_of(FrameNet, films.size, len(films.instructions))
         self._predict = jax.jit(lambda params, *given: self._graph.merge(params)(*given))
 
     def _batch(self, rng: np.random.Generator) -> Batch:
@@ -124,7 +124,7 @@ class Video(Frame):
 
     def __init__(self, config: RegressorConfig, films: Films):
         super().__init__(config, films)
-        self._graph = Graph(lambda rngs: VideoNet(films.size, len(films.instructions), rngs=rngs))
+        self._graph = graph_of(VideoNet, films.size, len(films.instructions))
         self._features = jax.jit(lambda params, frames: self._graph.merge(params).pictures(frames))
         self._over = jax.jit(lambda params, *given: self._graph.merge(params).over(*given)[:, -1])
 
@@ -194,7 +194,7 @@ class State:
             yield Values(np.arange(len(states), dtype=np.int32), value.astype(np.float32))
 
     def _reader(self, task: str, inputs: int) -> Callable[[np.ndarray], Array]:
-        graph = Graph(lambda rngs: StateNet(inputs, rngs=rngs))
+        graph = graph_of(StateNet, inputs)
         params = kept(graph, self._places[task][0], partial(self._fit, graph, task))
         return jax.jit(lambda states: graph.merge(params)(states))
 

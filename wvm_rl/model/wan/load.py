@@ -15,7 +15,7 @@ from wvm_rl.model.layers import Array
 from wvm_rl.model.wan import published, rope
 from wvm_rl.model.wan.transformer import TransformerConfig, WanTransformer
 from wvm_rl.model.wan.vae import Vae, VaeConfig
-from wvm_rl.model.weights import Graph, Params
+from wvm_rl.model.weights import Graph, Params, graph_of
 from wvm_rl.sharding import placed
 
 # Keys of published configurations that only this value is supported of; null where the layout lacks them.
@@ -109,7 +109,7 @@ class VideoVae:
 
     @cached_property
     def _graph(self) -> Graph:
-        return Graph(lambda rngs: Vae(self.config, rngs=rngs))
+        return graph_of(Vae, self.config)
 
     @cached_property
     def _functions(self) -> tuple[Any, Any]:
@@ -144,7 +144,7 @@ class VideoVae:
 
 def transformer_graph(config: TransformerConfig) -> Graph:
     """The transformer's parameters by name, without memory."""
-    return Graph(lambda rngs: WanTransformer(config, rngs=rngs))
+    return graph_of(WanTransformer, config)
 
 
 def load_transformer(path: Path | str, dtype: Any = jnp.float32, sharding: Any = None) -> Transformer:
