@@ -9,7 +9,7 @@ from tests.synthetic import ENV_ARGS, dataset, episode
 from wvm_rl.data.windows import NO_TEXT, Film, WindowsConfig, progress
 from wvm_rl.errors import InputError
 from wvm_rl.model.reading import mixed
-from wvm_rl.values import regressors
+from wvm_rl.values import qlearning, regressors
 from wvm_rl.values.iql import IQLConfig
 from wvm_rl.values.learned import RegressorConfig, Shelf
 from wvm_rl.values.qlearning import transitions
@@ -167,17 +167,47 @@ def test_a_backup_of_q_learning_bridges_a_chunk_of_actions(tmp_path):
     np.testing.assert_array_equal(found["action"][4], [*first[4], *np.zeros(7)])
 
 
-def test_implicit_q_learning_finds_the_way_to_success(tmp_path):
-    """On a line, steps forward end in success and steps back do not: V rises to the goal, and with the expectile."""
+SHORT_IQL = IQLConfig(discount=0.9, chunk=4, steps=800, batch=64, target=0.05)
+
+
+def line(path):
+    """Steps forward end in success, steps back do not."""
 
     def walk(index, length, direction):
         made = episode(index, length, success=direction > 0, quality="expert" if direction > 0 else "failure")
         place = 0.5 + direction * np.linspace(0, 0.5, length, dtype=np.float32)
         return replace(made, obs=dict.fromkeys(STATE, place[:, None]), actions=np.full((length, 7), direction, "f4"))
 
-    data = dataset(tmp_path / "d.hdf5", [walk(index, 20, 1 if index % 2 else -1) for index in range(6)])
-    short = IQLConfig(discount=0.9, chunk=4, steps=800, batch=64, target=0.05)
-    low, high = ([each.value for each in replace(short, expectile=tau).source().values(data)] for tau in (0.5, 0.95))
+    return dataset(path, [walk(index, 20, 1 if index % 2 else -1) for index in range(6)])
+
+
+def test_implicit_q_learning_goes_on_after_a_kill(tmp_path, monkeypatch):
+    """To the same bits; what it learned is kept beside the dataset."""
+    config, made, add = replace(SHORT_IQL, steps=400), [], qlearning.Metrics.add
+    whole = [each.value for each in config.source().values(line(tmp_path / "whole.hdf5"))]
+
+    def killed(self, step, values):
+        made.append(step)
+        if made[0] == 100 and step == 400:
+            raise KeyboardInterrupt
+        add(self, step, values)
+
+    monkeypatch.setattr(qlearning, "SAVE", 200)
+    monkeypatch.setattr(qlearning.Metrics, "add", killed)
+    data = line(tmp_path / "cut.hdf5")
+    with pytest.raises(KeyboardInterrupt):
+        next(config.source().values(data))
+    for expected in ([300, 400], []):
+        made.clear()
+        again = [each.value for each in replace(config, horizon_k=5).source().values(data)]
+        np.testing.assert_array_equal(again, whole)
+        assert made == expected
+
+
+def test_implicit_q_learning_finds_the_way_to_success(tmp_path):
+    """V rises to the goal, and with the expectile."""
+    data = line(tmp_path / "d.hdf5")
+    low, high = ([each.value for each in replace(SHORT_IQL, expectile=t).source().values(data)] for t in (0.5, 0.95))
     forward, back = high[1], high[0]
     assert (np.diff(forward) > -0.02).all() and forward[-1] > 0.8 and back[-1] < 0.1
     np.testing.assert_allclose(forward[-1 - np.arange(5)], 0.9 ** np.arange(5), atol=0.2)

@@ -12,6 +12,7 @@ It learns from the very dataset that it values, one state at a time; an episode'
 
 from collections.abc import Iterator
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -20,21 +21,25 @@ import numpy as np
 import optax
 from tqdm import tqdm
 
+from wvm_rl import checkpoint
 from wvm_rl.data.episodes import Dataset
 from wvm_rl.errors import InputError
 from wvm_rl.fingerprint import fingerprint
+from wvm_rl.model.fit import Metrics
 from wvm_rl.model.layers import Array
-from wvm_rl.model.weights import Graph, Params, graph_of
+from wvm_rl.model.weights import Params, graph_of
 from wvm_rl.values.base import Values
 from wvm_rl.values.iql import IQLConfig
+from wvm_rl.values.learned import kept
 from wvm_rl.values.networks import StateNet
 from wvm_rl.values.regressors import STATE
 
 SCAN = 100  # updates a compiled call
+SAVE = 10 * SCAN  # updates between two checkpoints
 
 
 class IQL:
-    """V(s) of implicit Q-learning; learns when values are first asked of it."""
+    """V(s) of implicit Q-learning; learns when values of a dataset are first asked of it, and keeps V beside it."""
 
     name = "iql"
 
@@ -44,7 +49,10 @@ class IQL:
 
     def values(self, dataset: Dataset, start: int = 0) -> Iterator[Values]:
         data, lengths = transitions(dataset, self.config.chunk, self.config.discount), dataset.lengths
-        graph, params = fitted(self.config, data)
+        graph = graph_of(StateNet, data["state"].shape[1])
+        trained = fingerprint([self.fingerprint, dataset.fingerprint])[:8]
+        path = dataset.path.with_suffix(f".{self.name}-{trained}.safetensors")
+        params = kept(graph, path, partial(fitted, self.config, data))
         value = np.asarray(jax.jit(lambda state: graph.merge(params)(state))(data["state"]))
         ends = np.cumsum(lengths)
         for index in range(start, len(dataset)):
@@ -82,11 +90,15 @@ def transitions(dataset: Dataset, chunk: int, discount: float) -> dict[str, np.n
     }
 
 
-def fitted(config: IQLConfig, data: dict[str, np.ndarray]) -> tuple[Graph, Params]:
-    """V, as its graph and parameters.
+def fitted(config: IQLConfig, data: dict[str, np.ndarray], folder: Path) -> Params:
+    """Parameters of V.
+
+    Args:
+        data: of `transitions`.
+        folder: of checkpoints and metrics; what was begun there goes on, to the same bits.
 
     Raises:
-        InputError: the loss is not finite.
+        InputError: the loss is not finite, or the folder holds another training.
     """
     size, actions = data["state"].shape[1], data["action"].shape[1]
     v, q = graph_of(StateNet, size), graph_of(StateNet, size + actions)
@@ -121,11 +133,16 @@ def fitted(config: IQLConfig, data: dict[str, np.ndarray]) -> tuple[Graph, Param
         return jax.lax.scan(update, state, keys)
 
     keys = jax.random.split(jax.random.key(config.seed), config.steps)
-    with tqdm(total=config.steps, desc="implicit Q-learning", unit="step", mininterval=2.0) as bar:
-        for at in range(0, config.steps, SCAN):
-            state, errors = advance(state, keys[at : at + SCAN])
-            if not np.isfinite(errors).all():
-                raise InputError(f"the loss of value=iql is not finite at step {at}: lower value.learning_rate")
+    state, done = checkpoint.restore(folder / "checkpoints", state, config.shaping()) or (state, 0)
+    metrics = Metrics(folder / "metrics.jsonl", "iql", done)
+    bar = tqdm(total=config.steps, initial=done, desc="implicit Q-learning", unit="step", mininterval=2.0)
+    with bar:
+        while done < config.steps:
+            state, errors = advance(state, keys[done : done + SCAN])
+            done += len(errors)
+            metrics.add(done, {"loss": float(np.mean(errors))})
             bar.update(len(errors))
-            bar.set_postfix(loss=f"{float(errors[-1]):.2e}", refresh=False)
-    return v, state["params"]["v"]
+            bar.set_postfix(loss=f"{np.mean(errors):.2e}", refresh=False)
+            if done % SAVE == 0 or done == config.steps:
+                checkpoint.save(folder / "checkpoints", done, state, config.shaping())
+    return state["params"]["v"]
