@@ -110,8 +110,7 @@ class Given:
             raise InputError(
                 f"{name} is shorter than a clip of the critic, {CLIP} frames at {fps:g} a second: remove it"
             )
-        if source.reads and not episode.instruction:
-            raise InputError(f"{name} has no instruction, which value=wvm reads: add the attribute `instruction`")
+        source.check_told(name, episode.instruction)
 
     @property
     def identity(self) -> str:

@@ -32,10 +32,13 @@ class Wvm:
         """Values of the episodes from `start` on; refuses frames that the critic was not made for before the first.
 
         Raises:
-            InputError: no frames of the critic's camera, another rate or size, or fewer frames than a clip has.
+            InputError: no frames of the critic's camera, another rate or size, fewer frames than a clip has, or no
+                instruction.
         """
         for index in range(len(dataset)):
             self._check(dataset, index)
+        for episode in dataset:
+            self.check_told(f"{dataset.path}: {dataset.name(episode.index)}", episode.instruction)
         unknown = {episode.instruction for episode in dataset} - set(self.critic.instructions)
         if unknown and self.reads:
             known = "; ".join(self.critic.instructions)
@@ -46,6 +49,11 @@ class Wvm:
     def reads(self) -> bool:
         """Whether the critic reads instructions: not if it learned from pictures alone."""
         return self.critic.reads
+
+    def check_told(self, name: str, instruction: str) -> None:
+        """Raises InputError unless the critic is told what the episode of that name is about."""
+        if self.reads and not instruction:
+            raise InputError(f"{name} has no instruction, which value=wvm reads: add the attribute `instruction`")
 
     def _values(self, dataset: Dataset, start: int) -> Iterator[Values]:
         steps: dict[int, np.ndarray] = {}
