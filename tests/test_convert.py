@@ -12,6 +12,7 @@ from PIL import Image
 
 from wvm_rl.convert import ConvertConfig, convert
 from wvm_rl.data.episodes import Dataset
+from wvm_rl.data.lerobot import LeRobot
 from wvm_rl.errors import InputError
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*os.fork")  # JAX warns of it; ffmpeg's child starts another program
@@ -124,28 +125,45 @@ def test_frames_rows_and_tasks_are_the_sources(tmp_path, version):
 
 
 def test_an_interrupted_conversion_goes_on(tmp_path, monkeypatch):
+    """Of files that are still the same; what was made of others is made anew."""
     source, whole, cut = recorded(tmp_path / "theirs", 3), tmp_path / "whole.hdf5", tmp_path / "cut.hdf5"
     convert(ConvertConfig(str(source), str(whole), ["front"], size=24))
+    made, episode = [], LeRobot.episode
+
+    def noted(self, index, *arguments):
+        made.append(index)
+        if len(made) == 2:
+            raise KeyboardInterrupt
+        return episode(self, index, *arguments)
+
+    monkeypatch.setattr(LeRobot, "episode", noted)
+    with pytest.raises(KeyboardInterrupt):
+        convert(ConvertConfig(str(source), str(cut), ["front"], size=24))
+    assert convert(ConvertConfig(str(source), str(cut), ["front"], size=24)).read_bytes() == whole.read_bytes()
+    assert made == [0, 1, 1]
+
+    cut.unlink()
     video = next((source / "videos").rglob("*.mp4"))
     content = video.read_bytes()
-    film(video, list(range(LENGTHS[0])))  # the second episode's part is not there yet
+    film(video, list(reversed(range(LENGTHS[0]))))  # the second episode's part is not there yet
     with pytest.raises(InputError, match=r"file-001\.mp4: episode 1 cannot be read \(it has 0 of 11 frames"):
         convert(ConvertConfig(str(source), str(cut), ["front"], size=24))
     video.write_bytes(content)
-    monkeypatch.setattr("wvm_rl.data.lerobot.LeRobot.episode", _only_the_second(monkeypatch))
     assert convert(ConvertConfig(str(source), str(cut), ["front"], size=24)).read_bytes() == whole.read_bytes()
 
 
-def _only_the_second(monkeypatch):
-    from wvm_rl.data.lerobot import LeRobot
-
-    made = LeRobot.episode
-
-    def episode(self, index, *arguments):
-        assert index == 1
-        return made(self, index, *arguments)
-
-    return episode
+def test_damaged_videos_are_refused(tmp_path):
+    """Which ffmpeg would mend in its own way; and one that lost pictures that were not asked for."""
+    source = recorded(tmp_path / "theirs", 2)
+    video = next((source / "videos").rglob("*000000.mp4"))
+    content = video.read_bytes()
+    at = content.index(b"mdat") + len(content) // 4
+    video.write_bytes(content[:at] + bytes(200) + content[at + 200 :])
+    with pytest.raises(InputError, match=r"000000\.mp4: episode 0 cannot be read \((?!it has)"):
+        convert(ConvertConfig(str(source), str(tmp_path / "ours.hdf5"), ["front"], size=24))
+    film(video, list(range(3, LENGTHS[0])))
+    with pytest.raises(InputError, match=r"episode 0 cannot be read \(it has 12 of 13 frames"):
+        convert(ConvertConfig(str(source), str(tmp_path / "ours.hdf5"), ["front"], size=24))
 
 
 def test_a_video_that_is_shorter_than_its_rows_is_refused(tmp_path):
@@ -155,7 +173,7 @@ def test_a_video_that_is_shorter_than_its_rows_is_refused(tmp_path):
     rows = pd.read_parquet(listed)
     rows[f"videos/{FRONT}/to_timestamp"] -= [10 / RATE, 0]
     rows.to_parquet(listed)
-    with pytest.raises(InputError, match=r"episode 0 cannot be read \(it has 10 of 12 frames"):
+    with pytest.raises(InputError, match=r"episode 0 cannot be read \(it has 10 of 13 frames"):
         convert(ConvertConfig(str(source), str(tmp_path / "ours.hdf5"), ["front"], size=24))
 
 

@@ -55,7 +55,20 @@ def test_equal_episodes_give_equal_bytes_at_any_time(tmp_path):
     time.sleep(1.1)  # HDF5's times have seconds
     second = dataset(tmp_path / "b" / "d.hdf5", [episode(0), episode(1)])
     assert first.path.read_bytes() == second.path.read_bytes() and first.fingerprint == second.fingerprint
-    assert dataset(tmp_path / "c" / "d.hdf5", [episode(0), episode(2)]).fingerprint != first.fingerprint
+    other = dataset(tmp_path / "c" / "d.hdf5", [episode(0), episode(2)])
+    opened = Dataset(first.path)
+    other.path.replace(first.path)
+    assert opened.fingerprint == first.fingerprint != other.fingerprint  # of what is read
+
+
+def test_shaped_rewards_do_not_tell_success(tmp_path):
+    args = {"env_name": "Lift", "control_freq": 20, "env_kwargs": {"reward_shaping": True}}
+    path = dataset(tmp_path / "d.hdf5", [episode(0)], args).path
+    assert len(Dataset(path)) == 1
+    with h5py.File(path, "a") as file:
+        del file["data/demo_0"].attrs["success"]
+    with pytest.raises(InputError, match=r"demo_0 has shaped rewards .*add the attribute `success`"):
+        Dataset(path)
 
 
 def test_long_models_fit(tmp_path):

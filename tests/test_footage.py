@@ -92,14 +92,20 @@ def test_instructions_of_held_out_episodes_alone_are_refused(tmp_path):
 def test_only_successful_experts_are_learned_from(tmp_path, capsys):
     kinds = [("expert", True), ("hesitation", True), ("failure", False), ("expert", True)]
     episodes = [episode(index, 80, (), success, quality) for index, (quality, success) in enumerate(kinds)]
+    episodes[2] = replace(episodes[2], instruction="")  # nor is anything asked of those left out
     episodes.insert(1, episode(4, 80, [("retry", 10, 20)]))  # whoever did it
     path = dataset(tmp_path / "mixed.hdf5", episodes).path
     preset = replace(stages().wvm, fps=4.0)
-    films = FileFilms([str(path)], held_out=1).films(preset)
+    footage = FileFilms([str(path)], held_out=1)
+    assert footage.announced(preset) == ["lift the red cube"]
+    films = footage.films(preset)
     assert (len(films.training), len(films.held_out)) == (1, 1)
     assert "mixed.hdf5: 3 of 5 episodes are no successful experts': left out" in capsys.readouterr().out
     with pytest.raises(InputError, match=r"has 2 successful experts' episodes, 2 of them among its last 5"):
         FileFilms([str(path)], held_out=5).films(preset)
+    failed = dataset(tmp_path / "failed.hdf5", [episodes[3]]).path
+    with pytest.raises(InputError, match="has no successful experts' episodes"):
+        FileFilms([str(failed)]).announced(preset)
 
 
 @pytest.mark.parametrize(

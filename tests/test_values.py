@@ -195,7 +195,7 @@ def test_the_critic_sees_frames_and_instruction_of_each_episode(tmp_path):
     [
         ({"fps": 5.0}, r"16x16 at 4 fps.*at 5 or more; render them with `python -m envs.render .*fps=5 size=16`"),
         ({"size": 12}, r"needs 12x12.*python -m envs.render"),
-        ({"camera": "side"}, r"no frames of camera side.*cameras=\[side\]"),
+        ({"camera": "side"}, r"frames of camera side.*cameras=\[side\] fps=4 size=16"),
     ],
 )
 def test_frames_that_the_critic_was_not_made_for_are_refused(tmp_path, change, message):

@@ -107,7 +107,9 @@ def _note(path: Path) -> dict[str, Any]:
         note = json.loads((path / "meta.json").read_text())
         return {key: note[key] for key in ("step", "meta", "leaves")}
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path} is not a checkpoint of this program: choose another folder or empty it") from error
+        raise InputError(
+            f"{path} is damaged or not a checkpoint of this program: remove this folder and start again"
+        ) from error
 
 
 def _leaves(tree: Any) -> dict[str, str]:

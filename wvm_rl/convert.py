@@ -38,7 +38,7 @@ class ConvertConfig:
 
 
 def convert(config: ConvertConfig) -> Path:
-    """Writes the dataset, going on where an interrupted call was.
+    """Writes the dataset, going on where an interrupted call was; of files that were replaced since, it begins anew.
 
     Raises:
         InputError: the source is not whole, lacks a camera, has fewer frames a second or an episode too
@@ -64,7 +64,8 @@ def convert(config: ConvertConfig) -> Path:
     with exclusive(out):
         if out.exists():
             raise InputError(f"{out} is there: choose another out, or delete it")
-        paths = [parts / f"{index:06d}.hdf5" for index in range(len(source))]
+        made = [fingerprint(source.files(index, cameras))[:8] for index in range(len(source))]
+        paths = [parts / f"{index:06d}-{files}.hdf5" for index, files in enumerate(made)]
         for index, path in enumerate(tqdm(paths, desc="converting", unit="ep")):
             if not path.exists():
                 write_part(path, source.episode(index, cameras, every, config.size))

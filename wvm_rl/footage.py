@@ -11,7 +11,7 @@ from omegaconf import MISSING
 from envs.collect import CollectConfig, collect
 from envs.recipes import RECIPES
 from envs.tasks import EVERY, TASKS
-from wvm_rl.data.episodes import Dataset
+from wvm_rl.data.episodes import Dataset, Episode
 from wvm_rl.data.windows import NO_TEXT, Film, progress
 from wvm_rl.errors import InputError
 from wvm_rl.model.codec import fit_size
@@ -132,10 +132,13 @@ class FileFilms:
         return [Dataset(Path(path).expanduser()) for path in self.paths]
 
     def announced(self, preset: WvmConfig) -> list[str]:
-        """See `Footage`; looks at every episode, but at no picture."""
+        """See `Footage`; looks at every episode to learn from, but at no picture."""
         told: dict[str, None] = {}
         for dataset in self.datasets:
-            for episode in dataset:
+            experts = list(filter(is_expert, dataset))
+            if not experts:
+                raise InputError(f"{dataset.path} has no successful experts' episodes, from which a critic learns")
+            for episode in experts:
                 name = f"{dataset.path}: {dataset.name(episode.index)}"
                 for camera in self.cameras:
                     _, height, width = dataset.frames_shape(episode.index, camera)
@@ -166,6 +169,11 @@ class FileFilms:
         return {"episodes": f"of {names}", "cameras": ", ".join(self.cameras)}
 
 
+def is_expert(episode: Episode) -> bool:
+    """Whether a critic may learn from it."""
+    return episode.success and episode.quality == "expert" and not len(episode.lapses)
+
+
 def corpus(
     datasets: Sequence[Dataset], cameras: list[str], fps: float, size: int, held_out: int, text: bool = True
 ) -> Corpus:
@@ -190,7 +198,7 @@ def corpus(
         digest.update(setting.encode())
     for dataset in datasets:
         digest.update(dataset.fingerprint.encode())
-        experts = [each for each in dataset if each.success and each.quality == "expert" and not len(each.lapses)]
+        experts = list(filter(is_expert, dataset))
         if left := len(dataset) - len(experts):
             print(f"{dataset.path}: {left} of {len(dataset)} episodes are no successful experts': left out")
         learned = [episode.index < len(dataset) - held_out for episode in experts]

@@ -73,8 +73,14 @@ class Dataset:
             if not isinstance(self.env_args, dict) or not isinstance(self.env_args.get("env_kwargs", {}), dict):
                 raise ValueError("env_args, or env_kwargs in them, are no JSON object")
             self._names = sorted(self._data, key=lambda name: int(name.removeprefix("demo_")))
+            dense = bool(self.env_args.get("env_kwargs", {}).get("reward_shaping"))
             for name in self._names:
                 check(f"{self.path}: {name}", self._data[name])
+                if dense and "rewards" in self._data[name] and "success" not in self._data[name].attrs:
+                    raise InputError(
+                        f"{self.path}: {name} has shaped rewards (`reward_shaping` in env_args), which do not tell "
+                        "success: add the attribute `success`"
+                    )
         except InputError:
             raise
         except (OSError, KeyError, ValueError, RuntimeError, TypeError, AttributeError) as error:
@@ -103,11 +109,11 @@ class Dataset:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 of the file."""
-        with self.path.open("rb") as file:
+        """SHA-256 of the file that was opened, which another may have replaced since."""
+        with Path(f"/proc/self/fd/{self._data.file.id.get_vfd_handle()}").open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
 
-    @property
+    @cached_property
     def lengths(self) -> list[int]:
         """Control steps of every episode."""
         return [len(self._data[name]["actions"]) for name in self._names]

@@ -9,6 +9,8 @@ import hashlib
 import io
 import json
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -112,8 +114,24 @@ class LeRobot:
         Raises:
             InputError: files or columns are missing or damaged, or a video is shorter than its rows.
         """
-        try:
+        with self._reading(index):
             return self._episode(index, cameras, every, size)
+
+    def files(self, index: int, cameras: dict[str, str]) -> list[tuple[str, int, int]]:
+        """Path, size and time of change of every file that is there of an episode, but pictures beside the table."""
+        with self._reading(index):
+            paths = [self._file(self._data, index, "data")]
+            for key in cameras.values():
+                if self._features[key]["dtype"] == "video":
+                    paths.append(self._file(self._videos, index, f"videos/{key}", video_key=key))
+            states = [(path, path.stat()) for path in paths if path.exists()]
+        return [(str(path), state.st_size, state.st_mtime_ns) for path, state in states]
+
+    @contextmanager
+    def _reading(self, index: int) -> Iterator[None]:
+        """Turns what goes wrong with an episode's files into InputError."""
+        try:
+            yield
         except InputError:
             raise
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -138,7 +156,7 @@ class LeRobot:
         frames = {
             name: self._pictures(rows[key].iloc[step], size)
             if self._features[key]["dtype"] == "image"
-            else self._video(index, key, len(step), every, size)
+            else self._video(index, key, every, size)
             for name, key in cameras.items()
         }
         success = bool(rows["next.success"].any()) if "next.success" in rows else True
@@ -168,8 +186,10 @@ class LeRobot:
                 place[name] = int(number)
         return self.folder / pattern.format(**place)
 
-    def _video(self, index: int, key: str, count: int, every: int, size: int) -> np.ndarray:
-        """Frames [count,size,size,3] u8."""
+    def _video(self, index: int, key: str, every: int, size: int) -> np.ndarray:
+        """Frames [F,size,size,3] u8; the last row's is read, too, as a video without it may have lost others."""
+        wanted, final = -(-self.lengths[index] // every), self.lengths[index] - 1
+        count = wanted + (final % every > 0)
         name = f"videos/{key}"
         path = self._file(self._videos, index, name, video_key=key)
         if not path.is_file():
@@ -179,8 +199,8 @@ class LeRobot:
         start = max(0.0, float(first or 0.0) - half)
         cut = ["-ss", f"{start:.6f}", *(["-t", f"{float(last) - half - start:.6f}"] if last else [])]
         side = "min(iw\\,ih)"
-        chosen = f"select=not(mod(n\\,{every})),crop={side}:{side},scale={size}:{size}:flags=area"
-        command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", *cut, "-i", str(path), "-vf", chosen]
+        chosen = f"select=not(mod(n\\,{every}))+eq(n\\,{final}),crop={side}:{side},scale={size}:{size}:flags=area"
+        command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-xerror", *cut, "-i", str(path), "-vf", chosen]
         command += ["-fps_mode", "passthrough", "-frames:v", str(count), "-f", "rawvideo", "-pix_fmt", "rgb24", "-"]
         ended = subprocess.run(command, capture_output=True, stdin=subprocess.DEVNULL)
         frames = np.frombuffer(ended.stdout, np.uint8)
@@ -188,7 +208,7 @@ class LeRobot:
             said = ended.stderr.decode(errors="replace").strip().splitlines()
             reason = said[0] if said else f"it has {frames.size // (size * size * 3)} of {count} frames of its episode"
             raise InputError(f"{path}: episode {index} cannot be read ({reason}): download the dataset again")
-        return frames.reshape(count, size, size, 3)
+        return frames.reshape(count, size, size, 3)[:wanted]
 
     def _pictures(self, column: pd.Series, size: int) -> np.ndarray:
         """Frames [F,size,size,3] u8 of pictures that lie in the table, or beside it."""

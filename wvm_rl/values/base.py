@@ -34,7 +34,10 @@ class Source(Protocol):
     fingerprint: str
 
     def values(self, dataset: Dataset, start: int = 0) -> Iterator[Values]:
-        """Values of the episodes from `start` on, in order; those of an episode depend on that episode alone."""
+        """Values of the episodes from `start` on, in order.
+
+        Those of an episode depend on that episode alone, unless a source learns from the dataset that it values.
+        """
         ...
 
 

@@ -35,6 +35,11 @@ class Wvm:
             InputError: no frames of the critic's camera, another rate or size, fewer frames than a clip has, or no
                 instruction.
         """
+        if self.critic.camera not in dataset.cameras:
+            raise InputError(
+                f"{dataset.path}: not all episodes have frames of camera {self.critic.camera}, only of: "
+                f"{', '.join(dataset.cameras) or 'none'}; {self._remedy(dataset)}"
+            )
         for index in range(len(dataset)):
             self._check(dataset, index)
         for episode in dataset:
@@ -85,22 +90,20 @@ class Wvm:
         critic = self.critic
         count, height, width = dataset.frames_shape(index, critic.camera)
         if not self._fits(dataset, index):
-            whole = min(critic.fps, dataset.control_freq)
-            wanted = {
-                "cameras": f"[{critic.camera}]",
-                "fps": frame_rate(whole, dataset.control_freq),
-                "size": critic.size,
-            }
             raise InputError(
                 f"{dataset.path}: frames of {critic.camera} are {height}x{width} at {dataset.fps:g} fps, the critic "
-                f"needs {critic.size}x{critic.size} (or a multiple) at {critic.fps:g} or more; "
-                + dataset.remedy(*(f"{name}={value}" for name, value in wanted.items()))
+                f"needs {critic.size}x{critic.size} (or a multiple) at {critic.fps:g} or more; " + self._remedy(dataset)
             )
         if len(nearest(dataset.frame_steps(index), dataset.control_freq / critic.fps)) < CLIP:
             raise InputError(
                 f"{dataset.path}: episode {index} has {count} frames at {dataset.fps:g} fps, fewer than the {CLIP} at "
                 f"{critic.fps:g} of a clip: remove it"
             )
+
+    def _remedy(self, dataset: Dataset) -> str:
+        """What to do for frames that the critic can read."""
+        rate = frame_rate(min(self.critic.fps, dataset.control_freq), dataset.control_freq)
+        return dataset.remedy(f"cameras=[{self.critic.camera}]", f"fps={rate}", f"size={self.critic.size}")
 
 
 @dataclass
