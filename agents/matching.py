@@ -1,7 +1,9 @@
 """Fair comparison: one effective sample size for all methods.
 
 Methods differ in how sharply their defaults select, and a method that keeps less data learns from less. `matched`
-solves a method's knob, a temperature or a threshold, for a wanted effective sample size (Kish 1965).
+solves a method's knob, a temperature or a threshold, for a wanted effective sample size (Kish 1965). Methods have
+their ranges: with its clip of 2 awr keeps at least about the share of samples with a positive advantage,
+filtered_bc_percentile reaches any share, and those without a knob (`AgentConfig.knob`) are refused.
 """
 
 from collections.abc import Sequence

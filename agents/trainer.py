@@ -247,9 +247,10 @@ def _means(traces: dict[str, Any], step: int, seeds: Sequence[int]) -> list[dict
     broken = ~np.isfinite(traces["loss"]) | ~np.isfinite(traces["grad_norm"])
     if broken.any():
         update = int(np.argmax(broken.any(0)))
-        seed = seeds[int(np.argmax(broken[:, update]))]
+        policy = int(np.argmax(broken[:, update]))
+        which = f"seed {seeds[policy]}, policy {policy + 1} of {len(seeds)}"
         raise InputError(
-            f"training stopped at update {step + update + 1} (seed {seed}): the loss is not finite; "
+            f"training stopped at update {step + update + 1} ({which}): the loss is not finite; "
             "lower the learning rate or look for outliers in the data"
         )
     return [{name: float(trace[index].mean()) for name, trace in traces.items()} for index in range(len(seeds))]

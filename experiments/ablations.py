@@ -26,6 +26,7 @@ from experiments.cells import (
     named,
     named_machine,
     publish,
+    trainings,
 )
 from wvm_rl import cli
 from wvm_rl.errors import InputError
@@ -154,15 +155,17 @@ def tables(found: Found) -> str:
     """Markdown: a line a variant, mean over its trainings and their spread; then what differs from FULL and HALF."""
     lines = header("variant", "what", "trainings")
     for variant, cells in found.items():
-        scores = averaged(list(cells.values()))
-        lines.append(f"| {variant} | {VARIANTS[variant][0]} | {len(cells)} | {' | '.join(scores)} |")
+        made = trainings(cells.values())
+        lines.append(f"| {variant} | {VARIANTS[variant][0]} | {len(made)} | {' | '.join(averaged(made))} |")
     lines += ["", "Means of the trainings ± their standard deviation."]
     parts: list[str] = []
     for reference, variants in {FULL: [variant for variant in found if variant != FULL], HALF: OF_HALF}.items():
         base, gaps = found.get(reference, {}), []
         for variant in variants:
             cells = found.get(variant, {})
-            if pairs := [(cells[each], base[each]) for each in cells if each in base]:
+            both = [(cells[each], base[each]) for each in cells if each in base]
+            pairs = list({tuple(cell["critic"] for cell in pair): pair for pair in both}.values())
+            if pairs:
                 gaps.append(f"| {variant} | {len(pairs)} | {' | '.join(differences(pairs))} |")
         parts += ["", *header_of_differences(f"minus {reference}", "trainings"), *gaps] if gaps else []
     lines += ["", ABOUT, *parts] if parts else []

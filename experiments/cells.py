@@ -3,7 +3,7 @@
 import json
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,10 +62,10 @@ def run_module(module: str, *settings: str) -> None:
 class Cells:
     """Cells of a study: a critic of given settings, scored with given ones, each once a machine.
 
-    Another machine rounds otherwise, and training drives it apart: the same command gives another VAE and other weights
-    there (`experiments/README.md`). So each has its own cells, which count as trainings of their own and are compared
-    with others of the same machine. Records lie in `<results>/<name>/<machine>/` and are committed; critics and full
-    scores in `<runs>/<name>/<machine>/`.
+    Most machines round otherwise, and training drives it apart: the same command gives another VAE and other weights
+    there (`experiments/README.md`). So each has its own cells, which are compared with others of the same machine, and
+    count as trainings of their own unless they are the same to the bit (`trainings`). Records lie in
+    `<results>/<name>/<machine>/` and are committed; critics and full scores in `<runs>/<name>/<machine>/`.
     """
 
     name: str
@@ -113,6 +113,11 @@ class Cells:
         scores["trajectories"] = {score: by_trajectory(rows, score) for score in PAIRED}
         write_json(record, scores | {"training": [*training, *PAPERS_READING], "scoring": scoring})
         return json.loads(record.read_text())
+
+
+def trainings(cells: Iterable[Cell]) -> list[Cell]:
+    """Those of different critics: two machines that round alike make the same one, which tells nothing twice."""
+    return list({cell["critic"]: cell for cell in cells}.values())
 
 
 def named(stem: str, config: Any, *settings: str) -> str:

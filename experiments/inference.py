@@ -5,12 +5,13 @@ predictions as prefix (0 at first), and averages the predictions of overlapping 
 these, whatever reading the critic asks for, and is scored on the benchmark's episodes, all from the same latents.
 `both` is `wvm_rl.model.reading.mixed`. Writes
 `experiments/results/inference-<critic>-seed<seed>.md` after every variant; other variants, tasks or numbers of episodes
-have files of their own. Scores are kept in `runs/inference/`, by which an interrupted run of the same commit goes on.
+have files of their own. Scores are kept in `runs/inference/`, by which an interrupted run of the same commit goes on,
+unless files were changed since.
 """
 
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,7 @@ from wvm_rl.model.layers import Array
 from wvm_rl.model.presets import CHUNK
 from wvm_rl.model.reading import Reading
 from wvm_rl.model.wan.transformer import KeyValue
-from wvm_rl.provenance import provenance
+from wvm_rl.provenance import provenance, tells_code
 from wvm_rl.runs import write_json
 from wvm_rl.scores import Row, pooled, trajectories
 from wvm_rl.values.base import Values
@@ -156,7 +157,9 @@ def main(config: InferenceConfig) -> None:
         return list(critic.programs.encoded(films(datasets[task])))
 
     def scored(name: str) -> dict[str, Any]:
-        place = Path("runs") / "inference" / fingerprint(depends)[:8] / f"{name}.json"
+        if not reusable:
+            return pooled(rows_of(name))
+        place = Path("runs") / "inference" / fingerprint([*depends, asdict(VARIANTS[name])])[:8] / f"{name}.json"
         return json.loads(once(place, lambda: write_json(place, pooled(rows_of(name)))).read_text())
 
     def rows_of(name: str) -> list[Row]:
@@ -176,6 +179,7 @@ def main(config: InferenceConfig) -> None:
     origin = provenance() | {"critic": critic.fingerprint, "episodes": f"{config.episodes} a task, seed {config.seed}"}
     stem = f"inference-{result_name(critic, config.critic)}-seed{config.seed}"
     target = RESULTS / f"{named(stem, config, 'variants', 'tasks', 'episodes')}.md"
+    reusable = tells_code(origin["commit"])
     depends = [origin["commit"], critic.fingerprint, [dataset.path.name for dataset in datasets.values()]]
     lines = [f"| variant | what | {' | '.join(name.replace('_', ' ') for name in SHOWN)} |", "|---" * 8 + "|"]
     for name in config.variants:

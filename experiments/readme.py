@@ -25,6 +25,7 @@ from wvm_rl import cli
 from wvm_rl.errors import InputError
 from wvm_rl.files import atomic
 from wvm_rl.model.critic import SHIPPED
+from wvm_rl.runs import finished_by
 from wvm_rl.scoreboard import COLUMNS, cell, markdown_table
 from wvm_rl.stats import iqm, iqm_difference
 from wvm_rl.values.wvm import DEFAULT
@@ -82,7 +83,8 @@ def read(name: str, suffix: str) -> dict[str, Any]:
 
 def _read(path: Path, remedy: str) -> dict[str, Any]:
     try:
-        return {**json.loads(path.read_text()), "origin": json.loads(path.with_suffix(".versions.json").read_text())}
+        versions = json.loads(path.with_suffix(".versions.json").read_text())
+        return {**json.loads(path.read_text()), "origin": finished_by(versions)}
     except OSError as error:
         raise InputError(f"{path}: no such results; {remedy}") from error
 

@@ -19,7 +19,7 @@ from wvm_rl import cli
 from wvm_rl.errors import InputError
 from wvm_rl.model.critic import SHIPPED, Critic
 from wvm_rl.provenance import provenance
-from wvm_rl.runs import write_json
+from wvm_rl.runs import finished_by, write_json
 from wvm_rl.scoreboard import caption, markdown
 from wvm_rl.scores import compared, unshifted
 
@@ -44,7 +44,8 @@ def section(folders: list[Path], notes: str) -> str:
     """Tables of the benchmarks, each with the command that made it, and the notes."""
     lines = [SCORES, ""]
     for folder in folders:
-        content, origin = (_json(folder / f"{name}.json") for name in PARTS)
+        content, versions = (_json(folder / f"{name}.json") for name in PARTS)
+        origin = finished_by(versions)
         lines += [f"`{origin['command']}` at commit `{origin['commit']}`:", "", markdown(content)]
     lines += [f"![{name}]({name})" for name in FIGURES]
     lines += ["", "The first episode of each kind and task, and the mean true value by the predicted one.", "", notes]
@@ -103,7 +104,7 @@ def main(config: ShipConfig) -> None:
         """Those that are to be committed, else those that are."""
         if name != config.name or suffix not in found:
             return read(name, suffix)
-        return {**found[suffix]["bench"], "origin": found[suffix]["versions"]}
+        return {**found[suffix]["bench"], "origin": finished_by(found[suffix]["versions"])}
 
     before, after = card.split(AFTER, 1)
     critic.card = filled(before.partition(SCORES)[0] + section(folders, notes) + AFTER + after, scores)

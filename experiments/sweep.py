@@ -2,12 +2,14 @@
 
 A cell is a run of `wvm_rl.train`, given by its overrides, in a folder of its own. Weights are data, so the policies of
 all cells that share task, episodes and policy, and are all conditioned or all not, train and act in one program
-(`wvm_rl.train.pipeline`), at most `together` of them; each gets the numbers that it would have got alone (conditions of
-several sizes need `together=1`). Finished cells are skipped, an interrupted program goes on. Cells for other machines:
+(`wvm_rl.train.pipeline`), at most `together` of them; with `trainer.batching=map`, the default on CPUs, each gets the
+numbers that it would have got alone, but for rounding (conditions of several sizes need `together=1`). Finished cells
+are skipped, an interrupted program of the same cells goes on. Cells for other machines:
 `wvm_rl.train -m` with Hydra's launchers. Overrides of all cells are quoted like each one's:
 `"common='data=mixed seeds=2'"`.
 """
 
+import shutil
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
@@ -161,6 +163,7 @@ def main(config: SweepConfig, after: Callable[[], None] | None = None) -> None:
             )
             place = Path(config.folder) / "programs" / fingerprint([cell.folder.name for cell, _ in left])[:8]
             pipeline([job for _, job in left], place / "checkpoints")
+            shutil.rmtree(place)  # else cells that are deleted, to run again, would find their old policies
         if after:
             after()
 

@@ -34,7 +34,10 @@ def commands(tmp_path, monkeypatch):
         if module == "wvm_rl.pretrain":
             (folder / "config.json").write_text("{}")
         else:
-            content = dict.fromkeys(SCORES, float(len(given))) | {"critic": "abc", "retry_voc": None}  # no retries
+            content = dict.fromkeys(SCORES, float(len(given))) | {
+                "critic": f"abc{len(given)}",
+                "retry_voc": None,
+            }  # no retries
             (folder / "bench.json").write_text(json.dumps(content))
             pd.DataFrame(trajectories(len(given))).to_parquet(folder / "trajectories.parquet")
             (folder / "versions.json").write_text(json.dumps({"commit": "c0ffee"}))
@@ -43,6 +46,16 @@ def commands(tmp_path, monkeypatch):
     for module, name in ((ablations, "ablations"), (unseen_task, "unseen_task")):
         monkeypatch.setattr(module, "CELLS", cells.Cells(name, tmp_path, tmp_path / "runs"))
     return given
+
+
+def test_a_training_that_two_machines_make_alike_counts_once(tmp_path, commands):
+    for machine in ("here", "there"):
+        main(AblationsConfig(variants=["full", "p0"], seeds=1, steps=400, machine=machine))
+    for record in (tmp_path / "ablations" / "there").glob("*.json"):
+        shutil.copy(tmp_path / "ablations" / "here" / record.name, record)
+    main(AblationsConfig(steps=400, run=False))
+    text = (tmp_path / "ablations-steps-400.md").read_text()
+    assert "| full | the recipe | 1 | 2.000 |" in text and "| p0 | 1 | +0.020" in text
 
 
 def test_finished_cells_are_kept(tmp_path, commands, capsys):

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from tests.model_toy import random_critic
 from tests.synthetic import Brightness, dataset, episode
 from wvm_rl import bench, bench_clips
 from wvm_rl.bench import BenchConfig
@@ -80,6 +81,15 @@ def test_frames_that_the_critic_cannot_read_are_refused_before_any_is_made():
     ):
         with pytest.raises(InputError, match=message):
             bench.plans(replace(plain, **wrong), Brightness())
+    slow, odd = Brightness(), Brightness()
+    slow.fps, odd.fps = 1.0, 7.5
+    with pytest.raises(InputError, match="reads 1 frames a second: 5 s of a frozen frame are fewer than the 9"):
+        bench.plans(plain, slow)
+    with pytest.raises(InputError, match=r"models: video, floor learn from films of a whole .* reads 7\.5: leave"):
+        bench.plans(replace(plain, models=["wvm", "video", "floor"]), odd)
+    assert bench.plans(plain, odd)
+    with pytest.raises(InputError, match="head, regression, gives no distribution: leave `draws` out"):
+        bench.plans(replace(plain, models=["wvm", "draws"]), random_critic("regression"))
     for free in ({"models": ["clock"]}, {"export": "videos"}):  # nobody reads frames, or somebody elsewhere
         assert bench.plans(replace(plain, fps=2, **free), Brightness())["lift"].fps == 2
     elsewhere = Brightness()

@@ -313,7 +313,10 @@ def test_two_processes_train_what_one_does(whole, tmp_path):
 def test_the_video_stream_learns_first_and_stays_frozen(whole, tmp_path):
     """On the windows of the other trainings; the video loss moves video and text, then the value's moves its stream."""
     config = replace(small(), model=replace(small().model, steps=20, average=0.0), video_steps=20, frozen=True)
-    critic, _ = train(Stages(config, corpus(), encoded(whole, tmp_path)))
+    made = Stages(config, corpus(), encoded(whole, tmp_path))
+    critic, scores = train(made)
+    assert scores["video step"] == scores["wvm step"] == 20
+    assert made.commits().keys() == {"vae", "video", "wvm"} and all(made.commits().values())
     (folder,) = (tmp_path / "copy").glob("video-*")
     first, ended = load_file(folder / "params.safetensors"), critic.part("wvm")
     fresh = Stages(config, corpus(), tmp_path).model.graph.init(1)

@@ -125,8 +125,14 @@ def test_paired_differences_do_not_feel_what_both_share():
     assert np.ptp(iqm(theirs)[1:]) > 0.05
 
 
+def test_one_training_seed_has_no_interval_over_seeds():
+    one, other = [np.ones((1, 4)), np.zeros((1, 4))], [np.zeros((1, 4))] * 2
+    for value, *ends in (iqm(one), iqm_difference(one, other), improvement(one, other)):
+        assert value in (0.5, 0.75) and np.isnan(ends).all()
+
+
 def test_chance_of_improvement_by_hand():
-    ours, theirs = ([np.array(one)[:, None], np.array([[1.0]])] for one in ([0.5, 0.9], [0.5, 0.1]))
+    ours, theirs = ([np.array(one)[:, None], np.ones((2, 1))] for one in ([0.5, 0.9], [0.5, 0.1]))
     value, low, high = improvement(ours, theirs)
     assert value == pytest.approx(((1 + 2 + 0.5) / 4 + 0.5) / 2) and low <= value <= high
 

@@ -74,6 +74,15 @@ def test_cells_that_no_run_can_be_are_refused(hydra_ready, cells, message):
         sweep.planned(SweepConfig(envs=["lift"], cells=cells))
 
 
+def test_cells_that_are_deleted_would_not_find_their_old_policies(hydra_ready, tmp_path, monkeypatch):
+    places = []
+    monkeypatch.setattr(
+        sweep, "pipeline", lambda _, checkpoints: places.append(checkpoints) or checkpoints.mkdir(parents=True)
+    )
+    sweep.main(SweepConfig(envs=["lift"], cells=["agent=bc value=clock"], folder=str(tmp_path)))
+    assert places and not list((tmp_path / "programs").iterdir())
+
+
 def test_a_cells_folder_lies_in_the_sweeps(hydra_ready):
     cells = ["agent=awr value=file value.path=../../mine.parquet"]
     [[cell]] = sweep.planned(SweepConfig(envs=["lift"], cells=cells, folder="runs/s"))

@@ -21,9 +21,9 @@ from envs.recipes import RECIPES
 from envs.tasks import CONTROL_FREQUENCY, EVERY, TASKS
 from wvm_rl import cli, figures, scoreboard, scores
 from wvm_rl.bench_clips import SHIFTS, clips, export
-from wvm_rl.data.clips import MADE
+from wvm_rl.data.clips import FROZEN_SECONDS, MADE
 from wvm_rl.data.episodes import Dataset
-from wvm_rl.data.windows import NO_TEXT, Film, WindowsConfig, varied
+from wvm_rl.data.windows import CLIP, NO_TEXT, Film, WindowsConfig, varied
 from wvm_rl.errors import InputError
 from wvm_rl.files import atomic, writable
 from wvm_rl.footage import ScriptedFilms, corpus
@@ -122,9 +122,24 @@ def plans(config: BenchConfig, critic: Critic) -> dict[str, CollectConfig]:
     recipe: Any = RECIPES["bench"]
     size = critic.size if config.size is None else config.size
     regressors = [name for name in (Frame.name, Video.name) if name in config.models]
+    learned = [name for name in config.models if name in LEARNED]
+    if not config.export and learned and critic.fps != round(critic.fps):
+        raise InputError(
+            f"models: {', '.join(learned)} learn from films of a whole number of frames a second, the critic reads "
+            f"{critic.fps:g}: leave them out"
+        )
+    if "draws" in config.models and not critic.model.head.drawn:
+        raise InputError(
+            f"models: the critic's head, {critic.config.model.value.head}, gives no distribution: leave `draws` out"
+        )
     if not config.export and (regressors or "wvm" in config.models or "draws" in config.models):
         if config.fps < critic.fps:
             raise InputError(f"fps={config.fps}: the critic reads {critic.fps:g} frames a second")
+        if critic.fps * FROZEN_SECONDS < CLIP:
+            raise InputError(
+                f"critic={config.critic} reads {critic.fps:g} frames a second: {FROZEN_SECONDS:g} s of a frozen frame "
+                f"are fewer than the {CLIP} of its clip"
+            )
         if size < 1 or size % critic.size:
             raise InputError(f"size={size} must be a multiple of the {critic.size} pixels that the critic reads")
         if regressors and critic.camera != (theirs := CollectConfig.camera):
@@ -243,7 +258,7 @@ def main(config: BenchConfig, folder: Path) -> None:
             conditions["critic_fps"] = critic.fps
         content = scores.report(rows, FLOOR if FLOOR in sources else None, conditions)
         for task, rate in speed.get("windows_per_second_by", {}).items():
-            content["tasks"][task]["windows_per_second"] = rate
+            content["models"]["wvm"]["tasks"][task]["windows_per_second"] = rate
     run.write_rows("trajectories.parquet", rows)
     shown = [name for name in sources if name not in BLIND and name != FLOOR] or list(sources)
     shown = shown[: 1 + len(figures.OTHERS)]

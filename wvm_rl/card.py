@@ -10,7 +10,13 @@ if TYPE_CHECKING:
 
 
 def write_card(
-    critic: "Critic", start: str, seed: int, data: dict[str, Any], scores: dict[str, float], seconds: float
+    critic: "Critic",
+    start: str,
+    seed: int,
+    data: dict[str, Any],
+    scores: dict[str, float],
+    commits: dict[str, str],
+    seconds: float,
 ) -> str:
     """Markdown: what the critic is, how to make it again, what it was trained on, how it scored while training.
 
@@ -20,6 +26,7 @@ def write_card(
         seed: of the training.
         data: name -> what it was trained on.
         scores: last metrics of each training stage.
+        commits: stage -> those that its training ran by.
         seconds: wall time of this command; a resumed one counts its last part only.
     """
     origin = provenance()
@@ -41,7 +48,7 @@ def write_card(
         "Model": sizes,
         "Data": data,
         "Last metrics of training": {name: f"{value:.5g}" for name, value in scores.items()},
-        "Versions": {"commit": commit, **origin},
+        "Versions": {"commit": commit, **{f"commits of {name}": made for name, made in commits.items()}, **origin},
     }
     lines = ["# World Value Model critic", "", INTRODUCTION, "", "```", command, "```"]
     for title, rows in sections.items():

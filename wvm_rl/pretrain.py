@@ -74,7 +74,7 @@ def main(config: PretrainConfig) -> None:
     name = f"{critic.config.preset}-{critic.fingerprint[:8]}"
     out = Path(config.out).expanduser() if config.out else data_folder(footage.root) / "critics" / name
     start_of = config.pretrained.described(config.wvm)
-    critic.card = write_card(critic, start_of, config.seed, data, scores, time.monotonic() - start)
+    critic.card = write_card(critic, start_of, config.seed, data, scores, stages.commits(), time.monotonic() - start)
     critic.save(out)
     print(f"critic {critic.fingerprint[:12]} in {out}")
 

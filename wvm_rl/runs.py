@@ -69,7 +69,7 @@ class Run:
         run = Run(folder, wandb, _read_json(folder / STAGES))
         begun = (folder / "config.yaml").exists()  # written last
         origin, earlier = provenance(), _read_json(folder / "versions.json") if begun else {}
-        last = earlier.get("continued", [earlier])[-1]
+        last = finished_by(earlier)
         if earlier and origin != {name: last.get(name) for name in origin}:
             earlier["continued"] = [*earlier.get("continued", []), origin]
         write_json(folder / "versions.json", earlier or {**origin, "inputs": inputs})
@@ -192,10 +192,14 @@ def digest(settings: dict[str, Any]) -> str:
     return fingerprint(material(settings))[:8]
 
 
+def finished_by(versions: dict[str, Any]) -> dict[str, Any]:
+    """Command, commit and versions that finished a run, of its `versions.json`: its last continuation's, if any."""
+    return versions.get("continued", [versions])[-1]
+
+
 def finished_at(folder: Path) -> str:
-    """Commit at which a run was finished: of an interrupted one that of its last continuation."""
-    versions = _read_json(folder / "versions.json")
-    return versions.get("continued", [versions])[-1]["commit"]
+    """Commit at which a run was finished."""
+    return finished_by(_read_json(folder / "versions.json"))["commit"]
 
 
 def check(folder: Path, settings: dict[str, Any], inputs: dict[str, str]) -> None:

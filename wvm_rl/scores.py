@@ -51,7 +51,7 @@ def trajectories(
     """What a model says of every episode, a row each.
 
     Args:
-        clip: one of CLIPS, or the name of a shift: the same episodes as others see them.
+        clip: one of CLIPS, or the name of a shift: the same episodes otherwise seen, or others of their own.
         values: per episode [T], one a control step; they are scored at the stored frames alone.
         horizon: K, control steps an advantage looks ahead.
 

@@ -7,6 +7,7 @@ from scipy.stats import binomtest, bootstrap, trim_mean
 
 CONFIDENCE = 0.95
 RESAMPLES = 10_000
+NO_INTERVAL = (float("nan"), float("nan"))
 
 
 def wilson(successes: int, count: int) -> tuple[float, float]:
@@ -68,7 +69,7 @@ def stratified_mean(samples: Sequence[np.ndarray], seed: int = 0) -> tuple[float
         return (float("nan"),) * 3
     mean = float(np.mean([sample.mean() for sample in kept]))
     if min(len(sample) for sample in kept) < 2:
-        return mean, float("nan"), float("nan")
+        return mean, *NO_INTERVAL
 
     def statistic(*resamples: np.ndarray, axis: int) -> np.ndarray:
         return np.mean([resample.mean(axis) for resample in resamples], axis=0)
@@ -79,7 +80,7 @@ def stratified_mean(samples: Sequence[np.ndarray], seed: int = 0) -> tuple[float
     return mean, float(found.low), float(found.high)
 
 
-Estimate = tuple[float, float, float]  # value, and the ends of its 95 % interval
+Estimate = tuple[float, float, float]  # value, and the ends of its 95 % interval: NaN where one seed tells of no other
 
 
 def iqm(grids: Sequence[np.ndarray]) -> Estimate:
@@ -125,12 +126,13 @@ def improvement(ours: Sequence[np.ndarray], theirs: Sequence[np.ndarray]) -> Est
     """
     rng = np.random.default_rng(0)
     means, samples = [], []
+    single = any(min(len(one), len(two)) < 2 for one, two in zip(ours, theirs))
     for one, two in zip(ours, theirs):
         rank = (np.sign(np.subtract.outer(np.mean(one, 1), np.mean(two, 1))) + 1) / 2
         rows, columns = (rng.integers(size, size=(RESAMPLES, size)) for size in rank.shape)
         means.append(rank.mean())
         samples.append(rank[rows[:, :, None], columns[:, None, :]].mean((1, 2)))
-    return float(np.mean(means)), *interval(np.mean(samples, axis=0))
+    return float(np.mean(means)), *(NO_INTERVAL if single else interval(np.mean(samples, axis=0)))
 
 
 def _together(*methods: Sequence[np.ndarray]) -> list[np.ndarray]:
@@ -151,6 +153,8 @@ def _over_runs(
     """
     rng = np.random.default_rng(0)
     scores = [grid.mean(1) for grid in grids]
+    if min(map(len, grids)) < 2:
+        return float(statistic(np.concatenate(scores))), *NO_INTERVAL
     drawn = [rng.integers(len(grid), size=(RESAMPLES, len(grid))) for grid in grids]
     samples = [score[place] for score, place in zip(scores, drawn)]
     if states:
@@ -198,6 +202,6 @@ def auroc(pools: Sequence[Pool], joint: bool, seed: int = 0) -> tuple[float, np.
 def interval(samples: np.ndarray) -> tuple[float, float]:
     """Percentile interval of bootstrap samples; NaN ones, without a class, are left out."""
     if np.isnan(samples).all():
-        return float("nan"), float("nan")
+        return NO_INTERVAL
     low, high = np.nanquantile(samples, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
     return float(low), float(high)

@@ -19,6 +19,7 @@ from agents.trainer import train
 from envs.rollout import Recording
 from wvm_rl import cli, figures, films
 from wvm_rl.config import GROUPS, TrainConfig, run_name
+from wvm_rl.errors import InputError
 from wvm_rl.evaluation import evaluate, initial_states
 from wvm_rl.files import exclusive
 from wvm_rl.inspect import inspected, warning
@@ -73,7 +74,10 @@ def pipeline(jobs: Sequence[Job], checkpoints: Path) -> list[dict[str, Any]]:
     for job, run in zip(jobs, runs):
         if isinstance(job.source, Wvm):
             run.mirror_text("critic", job.source.critic.card)
-        own = prepared(job.config, job.origin, job.source, run.stage)
+        try:
+            own = prepared(job.config, job.origin, job.source, run.stage)
+        except InputError as error:
+            raise InputError(f"{job.folder.name}: {error}" if len(jobs) > 1 else str(error)) from error
         figures.summary(job.folder / "figures", own.dataset, own.values)
         samples.append(own)
         favours.append(inspected(own, job.config.value.horizon_k))

@@ -1,7 +1,7 @@
 """Stages of pretraining: VAE -> pool of encoded windows -> both streams -> critic.
 
-Each is resumable and leaves its result in a folder named by a hash of what shapes it, so a change of a later
-stage reuses the earlier ones.
+Each is resumable and leaves its result in a folder named by a hash of what shapes it (of code by `LAW`), so a change of
+a later stage reuses the earlier ones.
 """
 
 import hashlib
@@ -34,7 +34,10 @@ from wvm_rl.model.presets import PRESETS, WvmConfig
 from wvm_rl.model.reading import Reading, mixed
 from wvm_rl.model.training import FitConfig, Training
 from wvm_rl.model.wvm import LossConfig, WorldValueModel
+from wvm_rl.provenance import provenance
 from wvm_rl.sharding import MeshConfig
+
+LAW = {"vae": 1, "pool": 1, "model": 1}  # a number is raised when equal settings give another result than before
 
 
 @dataclass
@@ -118,6 +121,7 @@ class Stages:
         preset: WvmConfig = config.wvm
         self.text, pretrained = checked(config, films.instructions)
         self.vae_meta = {
+            "law": LAW["vae"],
             "films": films.fingerprint,
             "size": preset.size,
             "vae": asdict(preset.vae),
@@ -128,12 +132,14 @@ class Stages:
             "pretrained": pretrained.get("vae"),
         }
         self.pool_meta = {
+            "law": LAW["pool"],
             "vae": self.vae_meta,
             "count": config.pool,
             "windows": asdict(config.windows),
             "first_frame": preset.first_frame,
         }
         either: dict[str, Any] = {
+            "law": LAW["model"],
             "pool": self.pool_meta,
             "preset": preset.shaping(),
             "pretrained": pretrained,
@@ -288,12 +294,20 @@ class Stages:
     def scores(self) -> dict[str, float]:
         """Last row of metrics of each finished training."""
         scores = {}
-        for stage, meta in (("vae", self.vae_meta), ("wvm", self.model_meta)):
-            if stage == "vae" and self.config.pretrained.given:
-                continue
+        for stage, meta in self._trainings():
             row = json.loads((self.folder(stage, meta) / "metrics.jsonl").read_text().splitlines()[-1])
             scores |= {f"{stage} {name}": value for name, value in row.items() if name != "stage"}
         return scores
+
+    def commits(self) -> dict[str, str]:
+        """Commits of the code that each training ran by, in order."""
+        return {stage: ", ".join(_commits(self.folder(stage, meta))) for stage, meta in self._trainings()}
+
+    def _trainings(self) -> list[tuple[str, dict[str, Any]]]:
+        """Stages that train, and what names their folders."""
+        vae = [] if self.config.pretrained.given else [("vae", self.vae_meta)]
+        video = [("video", self.video_meta)] if self.config.video_steps else []
+        return [*vae, *video, ("wvm", self.model_meta)]
 
     def _encoder(self, params: dict[str, np.ndarray], statistics: LatentStatistics) -> Any:
         encode = jax.jit(partial(self.codec.encode_many, statistics=statistics))
@@ -305,12 +319,27 @@ class Stages:
         if not sharding.agreed(path.exists()):
             with _alone(folder):
                 if not sharding.agreed(path.exists()):  # nor has who held it made it by now
+                    if sharding.is_first():
+                        _begun(folder)
                     made = make()
                     if sharding.is_first():
                         with atomic(path) as part:
                             weights.save(part, made)
                     sharding.meet(f"{path} written")
         return weights.load(path, shapes)
+
+
+def _commits(folder: Path) -> list[str]:
+    """Commits by which a training was begun and gone on with."""
+    path = folder / "commits.json"
+    return json.loads(path.read_text()) if path.exists() else []
+
+
+def _begun(folder: Path) -> None:
+    """Notes by what code a training goes on."""
+    commit = provenance()["commit"]
+    with atomic(folder / "commits.json") as partial:
+        partial.write_text(json.dumps([*(each for each in _commits(folder) if each != commit), commit]))
 
 
 @contextmanager
