@@ -207,7 +207,7 @@ def test_metrics():
 
 def test_a_loss_that_is_not_finite_stops_and_names_the_update():
     broken = DATA._replace(actions=DATA.actions.at[:].set(1e30))
-    with pytest.raises(InputError, match=r"stopped at update 1 \(seed 5\): the loss is not finite"):
+    with pytest.raises(InputError, match=r"stopped at update 1 \(seed 5, policy 1 of 1\): the loss is not finite"):
         train(POLICY, broken, STATISTICS, [ONES], CONFIG, (5,), progress=False)
 
 
