@@ -48,7 +48,7 @@ def bank(task: TaskConfig, seed: int, count: int, root: str | None = None, worke
     """
     if count < 1:
         raise InputError(f"rollouts={count} must be at least 1")
-    settings = {"task": asdict(task), "seed": seed, "count": count}
+    settings = {"task": asdict(task), "seed": seed, "count": count, "entropy": EVALUATION}
     name = f"{task.name}-{count}-seed{seed}-{key(settings)}.hdf5"
     path = data_folder(root) / "banks" / name
     if not path.exists():
