@@ -11,7 +11,7 @@ unless files were changed since.
 
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -159,7 +159,7 @@ def main(config: InferenceConfig) -> None:
     def scored(name: str) -> dict[str, Any]:
         if not reusable:
             return pooled(rows_of(name))
-        place = Path("runs") / "inference" / fingerprint([*depends, asdict(VARIANTS[name])])[:8] / f"{name}.json"
+        place = Path("runs") / "inference" / fingerprint(depends)[:8] / f"{name}.json"
         return json.loads(once(place, lambda: write_json(place, pooled(rows_of(name)))).read_text())
 
     def rows_of(name: str) -> list[Row]:

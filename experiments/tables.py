@@ -159,8 +159,8 @@ def bars(study: Study) -> Table:
         found = iqm_difference(ours, theirs)
         bar = f"within ±{EQUIVALENT}" if np.isfinite(high) else f"above {low:g}"
         clears = "met" if low < found[1] and found[2] < high else "missed"
-        clears = clears if np.isfinite(found[1]) else "open: one seed has no interval"
         clears += "" if len(tasks) == len(TASKS) else " so far"  # the bars are about all of them
+        clears = clears if np.isfinite(found[1]) else "open: one seed has no interval"
         wider = shown(iqm_difference(ours, theirs, states=True))
         lines.append([f"{agent}, {value} minus {name}", str(len(tasks)), shown(found), wider, bar, clears])
     tasks, cells = paired(study.cell("awr", "wvm"), oracle, bc)

@@ -77,7 +77,9 @@ def pipeline(jobs: Sequence[Job], checkpoints: Path) -> list[dict[str, Any]]:
         try:
             own = prepared(job.config, job.origin, job.source, run.stage)
         except InputError as error:
-            raise InputError(f"{job.folder.name}: {error}" if len(jobs) > 1 else str(error)) from error
+            if len(jobs) == 1:
+                raise
+            raise InputError(f"{job.folder.name}: {error}") from error
         figures.summary(job.folder / "figures", own.dataset, own.values)
         samples.append(own)
         favours.append(inspected(own, job.config.value.horizon_k))

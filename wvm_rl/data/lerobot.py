@@ -118,14 +118,16 @@ class LeRobot:
             return self._episode(index, cameras, every, size)
 
     def files(self, index: int, cameras: dict[str, str]) -> list[tuple[str, int, int]]:
-        """Path, size and time of change of every file that is there of an episode, but pictures beside the table."""
+        """Path within the folder, size and time of change of an episode's files that are there, but for single
+        pictures beside the table.
+        """
         with self._reading(index):
             paths = [self._file(self._data, index, "data")]
             for key in cameras.values():
                 if self._features[key]["dtype"] == "video":
                     paths.append(self._file(self._videos, index, f"videos/{key}", video_key=key))
             states = [(path, path.stat()) for path in paths if path.exists()]
-        return [(str(path), state.st_size, state.st_mtime_ns) for path, state in states]
+        return [(str(path.relative_to(self.folder)), state.st_size, state.st_mtime_ns) for path, state in states]
 
     @contextmanager
     def _reading(self, index: int) -> Iterator[None]:
@@ -207,7 +209,9 @@ class LeRobot:
         if ended.returncode or frames.size != count * size * size * 3:
             said = ended.stderr.decode(errors="replace").strip().splitlines()
             reason = said[0] if said else f"it has {frames.size // (size * size * 3)} of {count} frames of its episode"
-            raise InputError(f"{path}: episode {index} cannot be read ({reason}): download the dataset again")
+            raise InputError(
+                f"{path}: episode {index} cannot be read ({reason}): download the dataset again, or delete it there"
+            )
         return frames.reshape(count, size, size, 3)[:wanted]
 
     def _pictures(self, column: pd.Series, size: int) -> np.ndarray:

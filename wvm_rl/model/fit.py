@@ -44,7 +44,7 @@ class Metrics:
         for name, value in values.items():
             if not math.isfinite(value):
                 raise InputError(
-                    f"{self.stage}: {name} is {value} at step {step}: training stopped, its last checkpoint is sound; "
+                    f"{self.stage}: {name} is {value} at step {step}: training stopped, what was saved is sound; "
                     "lower the learning rate or look at the data"
                 )
         if sharding.is_first():

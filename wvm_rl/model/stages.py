@@ -300,7 +300,7 @@ class Stages:
         return scores
 
     def commits(self) -> dict[str, str]:
-        """Commits of the code that each training ran by, in order."""
+        """Commits of the code that each training ran by, in the order of their first use."""
         return {stage: ", ".join(_commits(self.folder(stage, meta))) for stage, meta in self._trainings()}
 
     def _trainings(self) -> list[tuple[str, dict[str, Any]]]:
@@ -338,8 +338,9 @@ def _commits(folder: Path) -> list[str]:
 def _begun(folder: Path) -> None:
     """Notes by what code a training goes on."""
     commit = provenance()["commit"]
-    with atomic(folder / "commits.json") as partial:
-        partial.write_text(json.dumps([*(each for each in _commits(folder) if each != commit), commit]))
+    if commit not in (known := _commits(folder)):
+        with atomic(folder / "commits.json") as part:
+            part.write_text(json.dumps([*known, commit]))
 
 
 @contextmanager

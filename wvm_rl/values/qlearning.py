@@ -134,7 +134,7 @@ def fitted(config: IQLConfig, data: dict[str, np.ndarray], folder: Path) -> Para
 
     keys = jax.random.split(jax.random.key(config.seed), config.steps)
     state, done = checkpoint.restore(folder / "checkpoints", state, config.shaping()) or (state, 0)
-    metrics = Metrics(folder / "metrics.jsonl", "iql", done)
+    metrics = Metrics(folder / "metrics.jsonl", "value=iql", done)
     bar = tqdm(total=config.steps, initial=done, desc="implicit Q-learning", unit="step", mininterval=2.0)
     with bar:
         while done < config.steps:

@@ -42,9 +42,10 @@ class Wvm:
             )
         for index in range(len(dataset)):
             self._check(dataset, index)
+        unknown = set[str]()
         for episode in dataset:
             self.check_told(f"{dataset.path}: {dataset.name(episode.index)}", episode.instruction)
-        unknown = {episode.instruction for episode in dataset} - set(self.critic.instructions)
+            unknown |= {episode.instruction} - set(self.critic.instructions)
         if unknown and self.reads:
             known = "; ".join(self.critic.instructions)
             print(f"warning: the critic was not trained on `{min(unknown)}`, only on: {known}", file=sys.stderr)
