@@ -32,7 +32,10 @@ def knob(config: AgentConfig, ess: float) -> tuple[str, float, float]:
     if not 0 < ess <= 1:
         raise InputError(f"match_ess={ess} must be above 0 and at most 1: a share of the samples")
     if config.knob is None:
-        raise InputError(f"match_ess: {type(config).__name__} has no knob that changes how many samples count")
+        raise InputError(
+            f"match_ess: {type(config).__name__} has no knob that changes how many samples count: leave match_ess out, "
+            "or give it one (`knob` of agents/base.py)"
+        )
     return config.knob
 
 

@@ -1,7 +1,6 @@
 """Trains a policy on weighted samples: data on the device, hundreds of updates per call, exact resume, many seeds."""
 
 import dataclasses
-import hashlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,12 +16,12 @@ from tqdm import tqdm
 
 from agents.base import Columns, fitting
 from agents.chunks import Data, Statistics, gather
-from agents.policies.base import Batch, Constant, Params, PolicyConfig, Spec
+from agents.policies.base import Batch, Constant, Params, PolicyConfig, Spec, weighted_mean
 from wvm_rl import checkpoint
 from wvm_rl.errors import InputError
+from wvm_rl.fingerprint import fingerprint_of_arrays
 
 SEEDS = 2**32  # those of random keys are below
-
 BATCHINGS = ("auto", "vmap", "map")
 
 
@@ -124,7 +123,7 @@ def train(
         "policy": {"name": type(policy).__name__, **dataclasses.asdict(policy)},
         "trainer": dataclasses.asdict(config),
         "seeds": list(seeds),
-        "data": _fingerprint(data, weight, cond, hidden),
+        "data": fingerprint_of_arrays(jax.tree.leaves((data, weight, cond, hidden))),
     }
     found = checkpoint.restore(folder, stored, meta) if folder is not None else None
     state, step = (found[0]["state"], found[1]) if found else (trainer.init(keys), 0)
@@ -145,11 +144,6 @@ def train(
             if folder is not None and (due or step == config.updates):
                 checkpoint.save(folder, step, {"state": state, "statistics": statistics}, meta)
     return Trained(state["ema"], statistics, tuple(seeds))
-
-
-def weighted_mean(weight: Any, loss: Any) -> Any:
-    """Eq. E.5: sum(w*l) / (sum(w) + 1e-6)."""
-    return jnp.sum(weight * loss) / (jnp.sum(weight) + 1e-6)
 
 
 def draw(seed: Any, step: Any, count: int, batch: int) -> tuple[Any, Any]:
@@ -183,6 +177,8 @@ class _Trainer:
 
         def one(seed: Any) -> Any:
             params = self.policy.init(jax.random.fold_in(jax.random.key(seed), 2**32 - 1), self.spec)
+            if self.spec.cond and jnp.shape(params.get("cond", 0)) != (self.spec.cond,):  # by which acting knows it
+                raise InputError(f"{type(self.policy).__name__}.init must return `cond` of spec.cond={self.spec.cond}")
             ema = jax.tree.map(jnp.copy, params)  # a buffer of its own: the state is donated
             return {"params": params, "ema": ema, "optimiser": self.optimiser.init(params), "step": jnp.int32(0)}
 
@@ -254,12 +250,3 @@ def _means(traces: dict[str, Any], step: int, seeds: Sequence[int]) -> list[dict
             "lower the learning rate or look for outliers in the data"
         )
     return [{name: float(trace[index].mean()) for name, trace in traces.items()} for index in range(len(seeds))]
-
-
-def _fingerprint(*arrays: Any) -> str:
-    """SHA-256 over what is trained on."""
-    digest = hashlib.sha256()
-    for leaf in jax.tree.leaves(arrays):
-        digest.update(f"{leaf.dtype}{leaf.shape}".encode())
-        digest.update(np.ascontiguousarray(leaf).tobytes())
-    return digest.hexdigest()

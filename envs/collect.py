@@ -19,7 +19,8 @@ from envs.recipes import RECIPES
 from envs.tasks import CONTROL_FREQUENCY, EVERY
 from envs.workers import Workers, cores
 from wvm_rl.cli import run
-from wvm_rl.data.episodes import Dataset, Episode, write
+from wvm_rl.data.episodes import Dataset, Episode
+from wvm_rl.data.writing import write
 from wvm_rl.errors import InputError
 
 
@@ -86,6 +87,9 @@ def dataset_path(config: CollectConfig) -> Path:
         del settings[name]
     if not config.recipe.raised:
         settings["recipe"].pop("raised", None)  # experts of before had no choice
+    given, usual = list(config.recipe.shares), list(type(config.recipe)().shares)
+    if given != [*(name for name in usual if name in given), *sorted(set(given) - set(usual))]:
+        settings["order"] = given  # which decides between qualities that are equally far behind their shares
     name = f"{config.env.name}-{config.recipe.name}-{config.episodes}-seed{config.seed}-{key(settings)}.hdf5"
     return data_folder(config.root) / "episodes" / name
 

@@ -23,6 +23,11 @@ class ObservationConfig:
             raise InputError("obs.keys is empty: name at least one")
         if len(set(self.cameras)) < len(self.cameras):
             raise InputError(f"obs.cameras={self.cameras} names one twice")
+        if any("." in camera for camera in self.cameras):
+            from envs.looks import split  # here: it imports the simulator
+
+            for camera in self.cameras:
+                split(camera)
         for name in ("size", "fps") if not self.cameras else ():
             if getattr(self, name) != getattr(ObservationConfig, name):
                 raise InputError(f"obs.{name}={getattr(self, name)} is of pictures, and there is no camera: obs=images")

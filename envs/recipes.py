@@ -15,7 +15,7 @@ class RecipeConfig:
     name: str
     shares: dict[str, float]  # quality -> share of the episodes
     mean_lapses: float = 2.0  # lapses an episode (1 + Poisson; mixed ones have at least one of each kind)
-    clustered: float = 1.0  # share of hesitations at the task's difficult spots, the others fall anywhere
+    clustered: float = 1.0  # share of an episode's first two hesitations at difficult spots; all others fall anywhere
     hesitation_seconds: list[float] = field(default_factory=lambda: [2.0, 5.0])  # shortest and longest
     retraction_seconds: list[float] = field(default_factory=lambda: [2.0, 4.0])  # shortest and longest
     manner: str = "waver"  # of hesitations, see `envs.manners`
@@ -27,7 +27,7 @@ class RecipeConfig:
             raise InputError(
                 f"recipe.shares has unknown qualities {sorted(unknown)}: choose from {', '.join(QUALITIES)}"
             )
-        if min(self.shares.values()) < 0 or abs(sum(self.shares.values()) - 1) > 1e-6:
+        if min(self.shares.values(), default=-1) < 0 or abs(sum(self.shares.values()) - 1) > 1e-6:
             raise InputError(f"recipe.shares={self.shares} must be shares that add up to 1")
         if not 1 <= self.mean_lapses <= 4:
             raise InputError(f"recipe.mean_lapses={self.mean_lapses} must lie in [1, 4]")
@@ -66,7 +66,7 @@ class Bench(RecipeConfig):
 
 @dataclass
 class Suboptimal(RecipeConfig):
-    """Every episode succeeds in the end but has lapses, two on average, at the same difficult spots."""
+    """Every episode succeeds in the end but has lapses, two on average, most at the same difficult spots."""
 
     name: str = "suboptimal"
     shares: dict[str, float] = field(default_factory=lambda: {"hesitation": 0.3, "retry": 0.3, "mixed": 0.4})

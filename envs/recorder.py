@@ -9,7 +9,8 @@ import numpy as np
 from envs.camera import Camera, frame_interval
 from envs.recording import record
 from envs.simulation import Simulation
-from wvm_rl.data.episodes import write_part
+from wvm_rl.data.writing import write_part
+from wvm_rl.errors import InputError
 
 
 def recorder(config: Any, parts: Path) -> Callable[[int | None], dict]:
@@ -36,6 +37,10 @@ def recorder(config: Any, parts: Path) -> Callable[[int | None], dict]:
     def answer(index: int | None) -> dict:
         if index is not None:
             episode = record(simulation, config.recipe, config.seed, index, on_step)
+            if episode.rewards[0]:
+                raise InputError(
+                    f"env={config.env.name} is solved at the first step of an episode: nothing is to be learned"
+                )
             if names:
                 episode.frames = {name: np.stack(shown) for name, shown in zip(names, zip(*frames))}
                 episode.frame_step = np.arange(len(frames), dtype=np.int32) * interval

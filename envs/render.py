@@ -15,7 +15,8 @@ from envs.camera import WORKSPACE, Camera
 from envs.modelfile import compiled
 from envs.workers import Workers, cores
 from wvm_rl.cli import run
-from wvm_rl.data.episodes import Dataset, drawable, write_frames
+from wvm_rl.data.episodes import Dataset, drawable
+from wvm_rl.data.writing import write_frames
 from wvm_rl.errors import InputError
 from wvm_rl.files import atomic, exclusive, once
 

@@ -32,7 +32,8 @@ class Simulation:
     `restore`, so that an episode's record replays exactly.
 
     Attributes:
-        env_args: what robomimic needs to build the same environment.
+        env_args: what robomimic needs to build the same environment, if it is one of robosuite's own (`envs.robots` and
+            `envs.objects` are not).
         model_file: XML of the current model.
         observations: key -> f32 [n] after the last step, with robosuite's names.
         success: whether robosuite's own success check holds after the last step.

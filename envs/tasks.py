@@ -6,6 +6,11 @@ from wvm_rl.errors import InputError
 
 CONTROL_FREQUENCY = 20  # Hz, control steps a second
 ROBOTS = ("Panda", "Sawyer", "UR5e")  # the others as `envs.robots` has them
+# Arguments of robosuite's environments that simulation, experts, budgets and pictures count on.
+FIXED = {
+    *("robots", "gripper_types", "controller_configs", "control_freq", "horizon", "ignore_done", "hard_reset", "seed"),
+    *("has_renderer", "has_offscreen_renderer", "use_camera_obs", "use_object_obs", "reward_shaping"),
+}
 POLICY_KEYS = ("robot0_eef_pos", "robot0_eef_quat", "robot0_gripper_qpos", "object")  # the state observation, in order
 
 
@@ -21,6 +26,10 @@ class TaskConfig:
     robot: str = "Panda"  # one of ROBOTS
 
     def __post_init__(self) -> None:
+        if self.name not in EVERY:
+            raise InputError(f"env.name={self.name} is no task: choose one by env={', '.join(EVERY)}")
+        if taken := [option for option in self.options if option in FIXED]:
+            raise InputError(f"env.options.{taken[0]} is the same for all tasks here: leave it out")
         if self.robot not in ROBOTS:
             raise InputError(f"env.robot={self.robot} is unknown: choose from {', '.join(ROBOTS)}")
         if self.expert_steps < 1:

@@ -11,7 +11,8 @@ import time
 import traceback
 import types
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 from wvm_rl.errors import InputError
@@ -29,8 +30,19 @@ SHUTDOWN = 5.0  # s a worker has to leave before it is killed
 
 
 def cores() -> int:
-    """Cores that this process may run on: a cluster's job may have fewer than the machine."""
-    return len(os.sched_getaffinity(0))
+    """Cores that this process may run on: a cluster's job or a container may have fewer than the machine."""
+    return max(1, int(min(len(os.sched_getaffinity(0)), *_quotas())))
+
+
+def _quotas(root: Path = Path("/sys/fs/cgroup")) -> Iterator[float]:
+    """Cores' worth of time that a container may use, of either version of cgroups; infinite if it is not limited."""
+    yield float("inf")
+    with suppress(OSError, ValueError):
+        given, period = (root / "cpu.max").read_text().split()
+        yield float(given) / float(period)
+    with suppress(OSError, ValueError):
+        given, period = ((root / "cpu" / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period"))
+        yield float(given) / float(period) if float(given) > 0 else float("inf")
 
 
 class Workers:

@@ -23,7 +23,8 @@ from experiments.cells import result_name
 from wvm_rl import cli
 from wvm_rl.errors import InputError
 from wvm_rl.model.codec import GROUP
-from wvm_rl.model.critic import Critic, folder_of
+from wvm_rl.model.critic import Critic
+from wvm_rl.model.critic_folder import folder_of
 from wvm_rl.model.presets import CHUNK, WvmConfig
 from wvm_rl.model.training import FitConfig, Training
 from wvm_rl.model.wvm import LossConfig, WorldValueModel

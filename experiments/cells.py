@@ -14,7 +14,8 @@ import pandas as pd
 from wvm_rl.errors import InputError
 from wvm_rl.files import atomic
 from wvm_rl.fingerprint import fingerprint
-from wvm_rl.model.critic import SHIPPED, Critic, folder_of
+from wvm_rl.model.critic import Critic
+from wvm_rl.model.critic_folder import SHIPPED, folder_of
 from wvm_rl.model.pool import CHUNK_WINDOWS
 from wvm_rl.model.training import FitConfig
 from wvm_rl.provenance import provenance

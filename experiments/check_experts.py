@@ -1,11 +1,11 @@
-"""Measures the scripted experts on fresh seeds: `python -m experiments.check_experts episodes=100 seed=1000`.
+"""Measures the scripted experts on fresh seeds: `python -m experiments.check_experts tasks=[lift] episodes=100`.
 
 Prints, for every task, how many first draws succeed and how long they take; writes `experiments/results/experts.json`,
 or, of other numbers, a file that they name.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -25,10 +25,13 @@ from wvm_rl.runs import write_json
 class CheckConfig:
     """Which experts to measure."""
 
+    tasks: list[str] = field(default_factory=lambda: list(EVERY))
     episodes: int = 100  # a task
     seed: int = 1000  # no dataset uses it
 
     def __post_init__(self) -> None:
+        if not self.tasks or (unknown := [task for task in self.tasks if task not in EVERY]):
+            raise InputError(f"tasks has unknown {', '.join(unknown)}: choose from {', '.join(EVERY)}")
         for name, least in (("episodes", 1), ("seed", 0)):
             if getattr(self, name) < least:
                 raise InputError(f"{name}={getattr(self, name)} must be at least {least}")
@@ -64,7 +67,7 @@ def measured(rows: list[tuple[bool, int]]) -> dict[str, Any]:
 
 def main(config: CheckConfig) -> None:
     results = {}
-    for task in EVERY:
+    for task in config.tasks:
         rows = []
         bar = tqdm(total=config.episodes, desc=task, unit="ep")
         with bar, Workers(performer, (task, config.seed), cores()) as workers:
@@ -73,7 +76,7 @@ def main(config: CheckConfig) -> None:
                 bar.update()
         results[task] = measured(rows)
         print(task, results[task])
-    name = named("experts", config, "episodes", "seed")
+    name = named("experts", config, "tasks", "episodes", "seed")
     write_json(RESULTS / f"{name}.json", {"results": results, "provenance": provenance()})
 
 

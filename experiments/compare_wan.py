@@ -20,7 +20,7 @@ from rich.table import Table
 from wvm_rl import cli
 from wvm_rl.errors import InputError
 from wvm_rl.model.wan import Transformer, VideoVae, load_transformer, load_vae, save_transformer, save_vae
-from wvm_rl.model.wan.load import transformer_graph
+from wvm_rl.model.wan.pretrained import transformer_graph
 from wvm_rl.model.wan.transformer import TransformerConfig
 from wvm_rl.model.wan.vae import Vae, VaeConfig
 from wvm_rl.model.weights import Params, graph_of

@@ -15,8 +15,9 @@ from envs.render import RenderConfig, render
 from envs.tasks import CONTROL_FREQUENCY, TASKS
 from experiments.cells import named, publish, result_name, run_module
 from wvm_rl import cli
-from wvm_rl.bench import rows_of
-from wvm_rl.data.episodes import Dataset, frame_rate
+from wvm_rl.bench_sources import rows_of
+from wvm_rl.data.episodes import Dataset
+from wvm_rl.data.rates import frame_rate
 from wvm_rl.errors import InputError
 from wvm_rl.runs import finished_at
 from wvm_rl.scores import pooled

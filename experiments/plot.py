@@ -14,7 +14,7 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 
-from experiments.tables import BASE, BRACKET, Study, paired
+from experiments.tables import BRACKET, Study, paired
 from wvm_rl import cli
 from wvm_rl.errors import InputError
 from wvm_rl.figures import COLUMN, OTHERS, PREDICTED, SAMPLES, TRUE
@@ -132,9 +132,9 @@ def noise(study: Study, folder: Path) -> None:
         axis.legend(fontsize=6)
 
 
-def curves(cells: list[dict[str, Any]], folder: Path) -> None:
+def curves(cells: list[dict[str, Any]], base: dict[str, Any], folder: Path) -> None:
     """Loss of each method's training with the critic's values, one panel a task."""
-    own = [cell for cell in cells if cell["value"] in ("none", "wvm") and _plain(cell)]
+    own = [cell for cell in cells if cell["value"] in ("none", "wvm") and _plain(cell, base)]
     tasks = list(dict.fromkeys(cell["env"] for cell in own))
     with drawn(folder, "curves", 2.1 * COLUMN, 1.8, ncols=len(tasks), squeeze=False, sharey=True) as axes:
         agents = list(dict.fromkeys(cell["agent"] for cell in own))
@@ -149,9 +149,9 @@ def curves(cells: list[dict[str, Any]], folder: Path) -> None:
         axes[0, -1].figure.legend(handles, agents, loc="outside upper center", ncols=len(agents), fontsize=6)
 
 
-def weights(cells: list[dict[str, Any]], folder: Path) -> None:
+def weights(cells: list[dict[str, Any]], base: dict[str, Any], folder: Path) -> None:
     """What each method favours: histograms of weight or condition by kind of sample, of the first task."""
-    own = [cell for cell in cells if cell["value"] == "wvm" and _plain(cell)]
+    own = [cell for cell in cells if cell["value"] == "wvm" and _plain(cell, base)]
     own = [cell for cell in own if cell["env"] == own[0]["env"]]
     with drawn(folder, "weights", 2.1 * COLUMN, 1.6, ncols=max(1, len(own)), squeeze=False) as axes:
         for axis, cell in zip(axes[0], own):
@@ -173,7 +173,13 @@ def gain(study: Study, cells: list[dict[str, Any]], folder: Path) -> None:
         for cell in cells:
             grids, known = study.cell(cell["agent"], cell["value"]), cell["favour"]["auroc"]
             task = cell["env"]
-            if cell["agent"] == "bc" or not _plain(cell) or known is None or task not in bc or task not in grids:
+            if (
+                cell["agent"] == "bc"
+                or not _plain(cell, study.base)
+                or known is None
+                or task not in bc
+                or task not in grids
+            ):
                 continue
             better = crossed_mean(grids[task] - bc[task])
             style = look(agents.index(cell["agent"]), COLOURS[1:])
@@ -184,8 +190,8 @@ def gain(study: Study, cells: list[dict[str, Any]], folder: Path) -> None:
         axis.figure.legend(handles, agents, loc="outside upper center", ncols=4, fontsize=6)
 
 
-def _plain(cell: dict[str, Any]) -> bool:
-    return all(cell[name] == wanted for name, wanted in BASE.items())
+def _plain(cell: dict[str, Any], base: dict[str, Any]) -> bool:
+    return all(cell[name] == wanted for name, wanted in base.items())
 
 
 def main(config: PlotConfig) -> None:
@@ -201,8 +207,8 @@ def main(config: PlotConfig) -> None:
     methods(study, folder)
     bracket(study, folder)
     noise(study, folder)
-    curves(cells, folder)
-    weights(cells, folder)
+    curves(cells, study.base, folder)
+    weights(cells, study.base, folder)
     gain(study, cells, folder)
     print(f"figures in {folder}")
 

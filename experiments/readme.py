@@ -24,7 +24,7 @@ from experiments.tables import Study, paired, per_task, shown
 from wvm_rl import cli
 from wvm_rl.errors import InputError
 from wvm_rl.files import atomic
-from wvm_rl.model.critic import SHIPPED
+from wvm_rl.model.critic_folder import SHIPPED
 from wvm_rl.runs import finished_by
 from wvm_rl.scoreboard import COLUMNS, cell, markdown_table
 from wvm_rl.stats import iqm, iqm_difference

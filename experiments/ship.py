@@ -17,11 +17,13 @@ from omegaconf import MISSING
 from experiments.readme import filled, read, result
 from wvm_rl import cli
 from wvm_rl.errors import InputError
-from wvm_rl.model.critic import SHIPPED, Critic
+from wvm_rl.model.critic import Critic
+from wvm_rl.model.critic_folder import SHIPPED
 from wvm_rl.provenance import provenance
+from wvm_rl.report import unshifted
 from wvm_rl.runs import finished_by, write_json
 from wvm_rl.scoreboard import caption, markdown
-from wvm_rl.scores import compared, unshifted
+from wvm_rl.scores import compared
 
 PARTS = ("bench", "versions")  # files of a run folder
 FIGURES = ("curves.png", "calibration.png")

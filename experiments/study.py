@@ -16,27 +16,21 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
-import yaml
 
 from agents import AGENTS
 from envs.tasks import TASKS
 from experiments import plot, sweep, tables
+from experiments.gather import gather
 from experiments.sweep import SweepConfig
 from experiments.tables import BASE, JUDGED
 from wvm_rl import cli
 from wvm_rl.config import GROUPS
 from wvm_rl.errors import InputError
-from wvm_rl.files import atomic
-from wvm_rl.provenance import provenance
-from wvm_rl.runs import finished_at, read_summary, write_json
-from wvm_rl.values.base import ValueConfig
 
 RESULTS = Path(__file__).parent / "results"
 RUNS, RESULT = RESULTS / "study", RESULTS / "study.parquet"
-CELL = ("env", "recipe", "episodes", "updates", "obs", "agent", "policy", "value")
 TWO = ("lift", "can")
 NOISE = (0.02, 0.05, 0.1)  # standard deviations
 ADVANTAGES = (
@@ -51,7 +45,8 @@ UPDATES = f"trainer.updates={BASE['updates']}"  # half the default (`experiments
 LONGER = "trainer.updates=6000"
 NO_FRAMES = "data.fps=0"  # where no critic looks
 BC = f"{SUBOPTIMAL} agent=bc value=clock"  # which reads no value
-WVM = "value=wvm value.critic=tiny"  # one critic for all parts; newer ones would make them incomparable
+CRITIC = "tiny"  # one for all parts; newer ones would make them incomparable
+WVM = f"value=wvm value.critic={CRITIC}"
 SHUFFLED = f"{WVM} value.shuffle=true"
 
 
@@ -110,6 +105,7 @@ class StudyConfig:
     rollouts: int = 20  # a seed
     together: int = 16  # policies of one program, at most: the less, the less is lost by an interruption
     run: bool = True  # false: only the rows of what is finished
+    folder: str | None = None  # of runs and results, in place of the committed ones: of other episodes, say
 
     def __post_init__(self) -> None:
         for name, known in (("parts", PARTS), ("envs", TASKS)):
@@ -126,44 +122,13 @@ def sweeps(config: StudyConfig) -> Iterator[SweepConfig]:
         tasks, cells = PARTS[part]
         if envs := [env for env in tasks if env in config.envs]:
             yield SweepConfig(
-                envs=envs, cells=cells, common=common, folder=str(RUNS), together=config.together, run=config.run
+                envs=envs,
+                cells=cells,
+                common=common,
+                folder=config.folder or str(RUNS),
+                together=config.together,
+                run=config.run,
             )
-
-
-def rows(folder: Path) -> pd.DataFrame | None:
-    """Every rollout of a finished run; None if it is not finished."""
-    summary = read_summary(folder)
-    if summary is None:
-        return None
-    settings: dict[str, Any] = yaml.safe_load((folder / "config.yaml").read_text())
-    return pd.read_parquet(folder / "episodes.parquet").assign(
-        env=summary["env"],
-        recipe=summary["recipe"],
-        episodes=summary["episodes"],
-        updates=settings["trainer"]["updates"],
-        obs=settings["choices"]["obs"],
-        agent=summary["agent"],
-        policy=summary["policy"],
-        value=named(settings["choices"], settings["value"]),
-        horizon_k=settings["value"]["horizon_k"],
-        initial_state=lambda table: table["bank"],
-        ess_fraction=summary["ess_fraction"],
-        commit=finished_at(folder),
-    )
-
-
-def named(choices: dict[str, str], value: dict[str, Any]) -> str:
-    """Name of a run's values: of their source, and of how advantages are made of them if not by the defaults."""
-    if choices["agent"] == "bc":
-        return "none"
-    plain = ValueConfig()
-    parts = ["shuffled" if value["shuffle"] else choices["value"]]
-    parts += [f"{value['noise']:g}"] if choices["value"] == "noisy" else []
-    parts += [f"K={value['horizon_k']}"] if value["horizon_k"] != plain.horizon_k else []
-    parts += [value["scale"]] if value["scale"] != plain.scale else []
-    parts += [f"{value['draws']} draws"] if value.get("draws") else []
-    parts += [f"lower {value['lower']:g}"] if value["lower"] != plain.lower else []
-    return " ".join(parts)
 
 
 def result(config: StudyConfig) -> Path:
@@ -171,39 +136,20 @@ def result(config: StudyConfig) -> Path:
     plain = StudyConfig()
     size = config.seeds, config.rollouts
     other = "" if size == (plain.seeds, plain.rollouts) else "-{}x{}".format(*size)
-    return RESULT.with_stem(RESULT.stem + other)
+    result = Path(config.folder).expanduser() / RESULT.name if config.folder else RESULT
+    return result.with_stem(result.stem + other)
 
 
 @cache
-def folders(seeds: int, rollouts: int) -> tuple[Path, ...]:
+def folders(folder: str | None, seeds: int, rollouts: int) -> tuple[Path, ...]:
     """Of all runs of a study of so many seeds and rollouts, whichever parts and tasks are run now."""
-    parts = sweeps(StudyConfig(seeds=seeds, rollouts=rollouts))
+    parts = sweeps(StudyConfig(folder=folder, seeds=seeds, rollouts=rollouts))
     return tuple(sorted({cell.folder for part in parts for cells in sweep.planned(part) for cell in cells}))
 
 
 def gathered(config: StudyConfig) -> pd.DataFrame | None:
-    """Writes the rows of the study's finished runs and returns them; None if there is none.
-
-    Beside them goes a JSON file with what figures need of every run: its name, favour and learning curve.
-    """
-    parts, cells = [], []
-    for folder in folders(config.seeds, config.rollouts):
-        if (own := rows(folder)) is None:
-            continue
-        parts.append(own)
-        curve = pd.read_json(folder / "metrics.jsonl", lines=True)
-        summary = read_summary(folder) or {}
-        name = {key: own[key].tolist()[0] for key in CELL}
-        loss = {"step": curve["step"].tolist(), "loss": curve["loss"].tolist()}
-        cells.append({**name, "favour": summary["favour"], "ess_fraction": summary["ess_fraction"], "curve": loss})
-    if not parts:
-        return None
-    table = pd.concat(parts, ignore_index=True).drop(columns=["rollout", "bank"])
-    path = result(config)
-    with atomic(path) as partial:
-        table.to_parquet(partial, index=False)
-    write_json(path.with_suffix(".json"), {"cells": cells, "provenance": provenance()})
-    return table
+    """Writes the rows of the study's finished runs and returns them; None if there is none."""
+    return gather(folders(config.folder, config.seeds, config.rollouts), result(config), critic=CRITIC)
 
 
 def main(config: StudyConfig) -> None:

@@ -1,5 +1,7 @@
 """Tables of the study from its rollouts alone: `python -m experiments.tables`.
 
+    python -m experiments.tables runs=runs/sweep     # of your own runs: writes study.parquet and tables of it there
+
 Reads `experiments/results/study.parquet`, writes `study.md` and `study.tex`, named after it, beside it. Scores are
 successes within the time budget. A cell's interval is that of `wvm_rl.stats.success_interval`; over tasks it is the
 interquartile mean of all runs, differences are paired by task and training seed, and resampled are runs: intervals for
@@ -14,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from envs.tasks import TASKS
+from experiments.gather import gather
 from wvm_rl import cli
 from wvm_rl.errors import InputError
 from wvm_rl.files import atomic
@@ -36,6 +39,7 @@ class TablesConfig:
 
     study: str = str(Path(__file__).parent / "results" / "study.parquet")
     out: str | None = None  # folder; null: that of the study
+    runs: str | None = None  # folder of finished runs, whose rollouts are read in place of the study's
 
 
 class Study:
@@ -59,7 +63,9 @@ class Study:
                     f"{path}: cells of {task} have other seeds or initial states than others and cannot be paired: "
                     "run them alike"
                 )
-        self.tasks = [task for task in TASKS if task in set(self.rows["env"])]
+        there = set(self.rows["env"])
+        self.tasks = [task for task in TASKS if task in there] + sorted(there - set(TASKS))
+        self.base = self._base()
         self._cells: dict[tuple, dict[str, np.ndarray]] = {}
         for (*key, task), rows in self.rows.groupby([*KEY, "env"], sort=False):
             grid = rows.pivot(index="seed", columns="initial_state", values=SCORE).to_numpy(float)
@@ -67,8 +73,16 @@ class Study:
 
     def cell(self, agent: str, value: str, **where: object) -> dict[str, np.ndarray]:
         """Task -> successes [S,I] of the training seeds S from the initial states I."""
-        found = self._cells.get(tuple({**BASE, **where, "agent": agent, "value": value}[name] for name in KEY), {})
+        found = self._cells.get(tuple({**self.base, **where, "agent": agent, "value": value}[name] for name in KEY), {})
         return {task: found[task] for task in self.tasks if task in found}
+
+    def _base(self) -> dict[str, object]:
+        """What most runs have in common: as in the study, else as most rollouts of bc."""
+        bc = self.rows[self.rows["agent"] == "bc"]
+        kinds = bc[list(BASE)].value_counts(sort=True)
+        if not len(kinds) or tuple(BASE.values()) in kinds.index:
+            return BASE
+        return dict(zip(BASE, kinds.index[0]))
 
     @property
     def baseline(self) -> dict[str, np.ndarray]:
@@ -78,12 +92,12 @@ class Study:
             InputError: it has no run.
         """
         if not (found := self.cell("bc", "none")):
-            raise InputError("the study has no run of bc yet: all others stand beside it")
+            raise InputError("there is no run of agent=bc yet: all others stand beside it")
         return found
 
     def values(self, agent: str, **where: object) -> list[str]:
         """Value sources that the study has for a method."""
-        return [value for *key, value in self._cells if dict(zip(KEY, key)) == {**BASE, **where, "agent": agent}]
+        return [value for *key, value in self._cells if dict(zip(KEY, key)) == {**self.base, **where, "agent": agent}]
 
 
 def paired(ours: dict[str, np.ndarray], *others: dict[str, np.ndarray]) -> tuple[list[str], list[list[np.ndarray]]]:
@@ -159,7 +173,7 @@ def bars(study: Study) -> Table:
         found = iqm_difference(ours, theirs)
         bar = f"within ±{EQUIVALENT}" if np.isfinite(high) else f"above {low:g}"
         clears = "met" if low < found[1] and found[2] < high else "missed"
-        clears += "" if len(tasks) == len(TASKS) else " so far"  # the bars are about all of them
+        clears += "" if set(TASKS) <= set(tasks) else " so far"  # the bars are about all of them
         clears = clears if np.isfinite(found[1]) else "open: one seed has no interval"
         wider = shown(iqm_difference(ours, theirs, states=True))
         lines.append([f"{agent}, {value} minus {name}", str(len(tasks)), shown(found), wider, bar, clears])
@@ -188,10 +202,10 @@ def tables(study: Study) -> list[Table]:
     }
     if others:
         found += compared("Noise, other advantages and classical critic", study, {"bc": bc} | others, "bc")
-    kinds = ["recipe", "episodes", "updates", "obs"]
+    kinds = list(BASE)
     for kind in dict.fromkeys(zip(*(study.rows[name] for name in kinds))):
         where = dict(zip(kinds, kind))
-        if where.items() <= BASE.items() or not (base := study.cell("bc", "none", **where)):
+        if where == study.base or not (base := study.cell("bc", "none", **where)):
             continue
         cells = {
             f"{agent}, {value}": study.cell(agent, value, **where)
@@ -199,6 +213,7 @@ def tables(study: Study) -> list[Table]:
             for value in study.values(agent, **where)
         }
         title = "{recipe}, {episodes} episodes, from {obs}, {updates} updates".format(**where)
+        title += f", {where['policy']} policy" if where["policy"] != study.base["policy"] else ""
         found += compared(title, study, {"bc": base} | cells, "bc")
     return [*found, bars(study)]
 
@@ -221,6 +236,13 @@ def latex(found: list[Table]) -> str:
 def main(config: TablesConfig) -> None:
     """Writes the tables and prints them."""
     path = Path(config.study).expanduser()
+    if config.runs is not None:
+        folder = Path(config.runs).expanduser()
+        path = folder / "study.parquet"
+        if gather(sorted(summary.parent for summary in folder.glob("*/summary.json")), path) is None:
+            raise InputError(
+                f"runs={config.runs} holds no finished run of wvm_rl.train: give the folder that they lie in"
+            )
     study = Study(path)
     found = tables(study)
     folder = Path(config.out).expanduser() if config.out else path.parent

@@ -42,8 +42,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def lift_config(root: Path, **settings) -> CollectConfig:
     """Two short expert episodes of lift; without frames where there is no OpenGL."""
     fps = 4 if ctypes.util.find_library("EGL") else 0
-    settings = {"episodes": 2, "fps": fps, "workers": 1} | settings
-    return CollectConfig(env=TASKS["lift"](), recipe=RECIPES["expert"](), root=str(root), **settings)
+    settings = {"recipe": RECIPES["expert"](), "episodes": 2, "fps": fps, "workers": 1} | settings
+    return CollectConfig(env=TASKS["lift"](), root=str(root), **settings)
 
 
 @pytest.fixture(scope="session")

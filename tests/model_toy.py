@@ -9,7 +9,7 @@ from wvm_rl.model.codec import Codec, LatentStatistics
 from wvm_rl.model.compression import CompressionConfig
 from wvm_rl.model.critic import FORMAT, Critic, CriticConfig
 from wvm_rl.model.presets import TinyConfig
-from wvm_rl.model.stages import Corpus, StagesConfig
+from wvm_rl.model.settings import Corpus, StagesConfig
 from wvm_rl.model.text import ByteTextConfig
 from wvm_rl.model.training import FitConfig
 from wvm_rl.model.value_dit import ValueConfig

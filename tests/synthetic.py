@@ -5,7 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from wvm_rl.data.episodes import KINDS, Dataset, Episode, write, write_part
+from wvm_rl.data.episodes import KINDS, Dataset, Episode
+from wvm_rl.data.writing import write, write_part
 
 ENV_ARGS = {
     "env_name": "Lift",

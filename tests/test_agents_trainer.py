@@ -14,7 +14,7 @@ from agents.awr import AWRConfig
 from agents.base import Columns
 from agents.bc import BCConfig
 from agents.filtered_bc import FilteredBCPercentileConfig
-from agents.policies.base import Batch, Constant, Spec
+from agents.policies.base import Batch, Constant, Spec, weighted_mean
 from agents.policies.flow import FlowConfig
 from agents.policies.gaussian import GaussianConfig
 from agents.trainer import TrainerConfig, train
@@ -157,12 +157,24 @@ def test_weights_must_leave_a_sample_that_has_a_picture():
         train(POLICY, seen, STATISTICS, [Columns(weight)], CONFIG, (0,), progress=False)
 
 
+def test_a_policy_must_tell_that_it_is_conditioned():
+    class Forgetful(FlowConfig):
+        def init(self, rng, spec):
+            return {name: leaf for name, leaf in super().init(rng, spec).items() if name != "cond"}
+
+    told = Columns(np.ones(75, np.float32), np.zeros((75, 1), np.float32))
+    with pytest.raises(InputError, match=r"Forgetful\.init must return `cond` of spec\.cond=1"):
+        fit(told, policy=Forgetful(horizon=4, execute=2, width=16, layers=1))
+
+
 def test_weighted_loss_by_hand():
     weight, loss = jnp.array([1.0, 0.0, 2.0]), jnp.array([3.0, 100.0, 6.0])
-    assert trainer.weighted_mean(weight, loss) == pytest.approx(15 / 3.000001)
-    assert trainer.weighted_mean(jnp.zeros(3), loss) == 0
-    halved = trainer.weighted_mean(weight / weight.mean(), loss)  # E.7's renormalisation changes epsilon only
-    assert halved == pytest.approx(float(trainer.weighted_mean(weight, loss)), rel=1e-6)
+    assert weighted_mean(weight, loss) == pytest.approx(15 / 3.000001)
+    assert weighted_mean(jnp.zeros(3), loss) == 0
+    with pytest.raises(InputError, match=r"the policy's loss has shape \(\): must be \(3,\), one number a sample"):
+        weighted_mean(weight, loss.mean())
+    halved = weighted_mean(weight / weight.mean(), loss)  # E.7's renormalisation changes epsilon only
+    assert halved == pytest.approx(float(weighted_mean(weight, loss)), rel=1e-6)
 
 
 @pytest.mark.parametrize("policy", [POLICY, GaussianConfig(horizon=4, execute=2, width=16, layers=1)])
@@ -174,7 +186,7 @@ def test_samples_of_weight_zero_leave_no_gradient(policy):
     @jax.jit
     def gradient(weight, actions):
         batch = Batch(jnp.asarray(obs), actions, jnp.ones((2, 4)))
-        return jax.grad(lambda p: trainer.weighted_mean(weight, policy.loss(p, batch, jax.random.key(1))))(params)
+        return jax.grad(lambda p: weighted_mean(weight, policy.loss(p, batch, jax.random.key(1))))(params)
 
     obs, actions = rng.normal(size=(2, 3)).astype(np.float32), rng.normal(size=(2, 4, 2)).astype(np.float32)
     changed = actions.copy()

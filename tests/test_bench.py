@@ -10,7 +10,7 @@ import pytest
 
 from tests.model_toy import random_critic
 from tests.synthetic import Brightness, dataset, episode
-from wvm_rl import bench, bench_clips
+from wvm_rl import bench, bench_clips, bench_sources
 from wvm_rl.bench import BenchConfig
 from wvm_rl.data.windows import WindowsConfig
 from wvm_rl.errors import InputError
@@ -126,21 +126,21 @@ def test_the_default_regressors_are_released():
     """A user who runs the benchmark as it is trains none."""
     config = BenchConfig()
     critic = WvmConfig(critic=config.critic).source().critic
-    for source in bench.regressors_of(config, critic).values():
+    for source in bench_sources.regressors_of(config, critic).values():
         places = source._places.values() if isinstance(source, State) else [(source._path, "")]
         assert all(path.parent == RELEASED for path, _ in places), source.name
     raised = replace(config, data=replace(config.data, raised=0.1))  # of which none was released
-    for source in bench.regressors_of(raised, critic).values():
+    for source in bench_sources.regressors_of(raised, critic).values():
         places = source._places.values() if isinstance(source, State) else [(source._path, "")]
         assert all(path.parent != RELEASED for path, _ in places), source.name
 
 
 def test_released_regressors_read_as_when_they_were_released(tmp_path, monkeypatch):
     """Pinned: whoever changes how they read must raise their `version`, and release others."""
-    monkeypatch.setattr(bench, "collect", lambda _: pytest.fail("nothing is to be collected"))
+    monkeypatch.setattr(bench_sources, "collect", lambda _: pytest.fail("nothing is to be collected"))
     config = BenchConfig()
     critic = WvmConfig(critic=config.critic).source().critic
-    sources = bench.regressors_of(config, critic)
+    sources = bench_sources.regressors_of(config, critic)
     seen = replace(episode(0, 80, interval=4, size=96), instruction=critic.instructions[0])
     data = dataset(tmp_path / "lift.hdf5", [seen])
     for name, pinned in (("frame", [0.4753, 0.3640, 0.3597]), ("video", [0.2862, 0.0909, 0.6688])):
@@ -162,9 +162,9 @@ def test_places_and_names_are_checked():
         BenchConfig(predictions={"theirs": "a.parquet"})
 
 
-def test_the_command_leaves_a_run_folder(tmp_path, capsys, fresh):
+def test_the_command_leaves_a_run_folder(tmp_path, capsys, fresh, monkeypatch):
     theirs = {"theirs": predictions(tmp_path / "theirs.parquet", fresh)}
-    config = BenchConfig(models=["wvm", "clock"], predictions=theirs, tasks=["lift"], fps=4)
+    config = BenchConfig(models=["wvm", "clock"], predictions=theirs, tasks=["lift"], fps=4, episodes=4)
     bench.main(config, tmp_path / "run")
     content = json.loads((tmp_path / "run" / "bench.json").read_text())
     # the synthetic frames show time, not progress: as good as a clock
@@ -185,13 +185,22 @@ def test_the_command_leaves_a_run_folder(tmp_path, capsys, fresh):
         bench.main(config, tmp_path / "run")
     with pytest.raises(InputError, match=r"fresh\.hdf5 has 4 frames a second now, not 10"):
         bench.main(replace(config, fps=10), tmp_path / "other")
+    predictions(Path(theirs["theirs"]), fresh, lambda table: table[table["clip"] != "frozen"])
+    monkeypatch.setattr(bench_clips, "collect", lambda plan: pytest.fail("collected"))
+    for incomplete, lack in (
+        (config, "clip frozen, episode 0"),
+        (replace(config, episodes=5), "clip bench, episode 4"),
+    ):
+        with pytest.raises(InputError, match=rf"theirs\.parquet has no rows of lift, .*{lack}"):
+            bench.main(incomplete, tmp_path / "incomplete")
+    assert not (tmp_path / "incomplete").exists()
 
 
 def test_sources_that_read_the_record_value_episodes_alone(fresh):
     config = BenchConfig(models=["oracle", "noisy", "success"], tasks=["lift"], fps=4)
-    sources = bench.sources_of(config, Wvm(Brightness()), {})
+    sources = bench_sources.sources_of(config, Wvm(Brightness()), {})
     datasets = bench.clips(bench.plans(config, Brightness()), "workspace", [])
-    rows = bench.rows_of(sources, datasets, config.horizon_k)
+    rows = bench_sources.rows_of(sources, datasets, config.horizon_k)
     assert {(row["model"], row["clip"]) for row in rows} == {(model, "bench") for model in config.models}
     assert pooled([row for row in rows if row["model"] == "oracle"])["retry_voc"] == pytest.approx(1)
     assert pooled([row for row in rows if row["model"] == "success"])["retry_voc"] == pytest.approx(-1)

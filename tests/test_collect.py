@@ -15,7 +15,9 @@ import pytest
 
 from envs.cache import key
 from envs.collect import CollectConfig, collect, dataset_path, table
-from envs.recipes import RECIPES
+from envs.observations import Images
+from envs.recipes import RECIPES, Expert
+from envs.render import DRAWN_BY
 from envs.simulation import Simulation
 from envs.tasks import TASKS
 from tests.conftest import lift_config
@@ -87,6 +89,10 @@ def test_every_setting_but_root_and_workers_names_another_dataset(tmp_path):
     config = lift_config(tmp_path)
     config.recipe.hesitation_seconds = [1.0, 5.0]
     assert dataset_path(config).name != path.name
+    shares = {"expert": 0.5, "failure": 0.25, "retry": 0.25}  # two are equally far behind: their order decides
+    turned = {name: shares[name] for name in ("expert", "retry", "failure")}
+    names = [dataset_path(lift_config(tmp_path, recipe=Expert(shares=each))).name for each in (shares, turned)]
+    assert names[0] != names[1]
 
 
 def test_the_hash_sees_code_but_not_comments(tmp_path, monkeypatch):
@@ -111,6 +117,7 @@ def test_the_studys_episodes_keep_their_name():
     settings = {"episodes": 100, "seed": 0, "fps": 5, "size": 96}
     config = CollectConfig(env=TASKS["lift"](), recipe=RECIPES["suboptimal"](), **settings)
     assert dataset_path(config).name == json.loads((run / "versions.json").read_text())["inputs"]["episodes"]
+    assert key("drawn", DRAWN_BY) == "9a117e50"  # and pictures of them, or else all are drawn again
 
 
 def test_the_table_counts_qualities(lift_dataset):
@@ -134,6 +141,29 @@ def test_the_table_counts_qualities(lift_dataset):
 def test_values_out_of_range_are_refused(tmp_path, setting, message):
     with pytest.raises(InputError, match=message):
         lift_config(tmp_path, **setting)
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"name": "mylift"}, r"env\.name=mylift is no task: choose one by env=lift, can"),
+        ({"options": {"control_freq": 10}}, r"env\.options\.control_freq is the same for all tasks here"),
+        ({"robot": "Jaco"}, r"env\.robot=Jaco is unknown"),
+    ],
+)
+def test_other_tasks_are_refused(setting, message):
+    with pytest.raises(InputError, match=message):
+        TASKS["lift"](**setting)
+
+
+def test_looks_that_are_none_are_refused_before_anything_is_collected():
+    with pytest.raises(InputError, match=r"camera workspace\.foggy: look foggy is unknown"):
+        Images(cameras=["workspace.foggy"])
+
+
+def test_recipes_without_shares_are_refused():
+    with pytest.raises(InputError, match="must be shares that add up to 1"):
+        Expert(shares={})
 
 
 def test_a_folder_without_write_permission_is_named(tmp_path):

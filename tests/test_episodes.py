@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from tests.synthetic import ENV_ARGS, dataset, episode
-from wvm_rl.data.episodes import Dataset, write, write_part
+from wvm_rl.data.episodes import Dataset
+from wvm_rl.data.writing import write, write_part
 from wvm_rl.errors import InputError
 
 

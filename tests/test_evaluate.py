@@ -7,6 +7,7 @@ import jax
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 
 from agents import POLICIES
 from agents.acting import Asked, actor
@@ -15,8 +16,9 @@ from agents.policies.base import Spec
 from agents.policies.seeing import Seeing
 from agents.saved import Saved, load, save
 from agents.trainer import Trained
+from envs.tasks import EVERY
 from tests.test_train import job
-from wvm_rl.config import EvaluationConfig
+from wvm_rl.config import GROUPS, EvaluationConfig
 from wvm_rl.data.episodes import Dataset
 from wvm_rl.errors import InputError
 from wvm_rl.evaluate import EvaluateConfig
@@ -48,6 +50,13 @@ def test_the_same_rollouts_come_out_again(finished):
         np.testing.assert_array_equal(ours.actions, theirs.actions)  # rows are all alike: nobody lifts so early
     summaries = [json.loads((place / "summary.json").read_text()) for place in (folder, new)]
     assert summaries[1]["success_ci95"] == summaries[0]["success_ci95"] and summaries[1]["agent"] == "rcp"
+
+
+def test_what_was_taken_out_of_a_mapping_does_not_come_back(finished, tmp_path):
+    config = replace(finished[1], env=replace(EVERY["door"](), options={}), data=GROUPS["data"]["mixed"]())
+    config.data.recipe.shares = {"expert": 1.0}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(described(config)))
+    assert described(restored(tmp_path)) == described(config)
 
 
 def test_an_outcome_by_hand():

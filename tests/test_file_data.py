@@ -104,6 +104,42 @@ def test_files_that_do_not_fit_are_refused(file):
 
 
 @pytest.mark.parametrize(
+    ("controller", "message"),
+    [
+        ({"type": "OSC_POSE", "control_delta": False}, "control_delta=False"),  # robosuite 1.4
+        ({"body_parts": {"right": {"type": "OSC_POSE", "input_type": "absolute"}}}, "input_type=absolute"),
+        ({"body_parts": {"right": {"type": "JOINT_POSITION", "input_type": "delta"}}}, "type=JOINT_POSITION"),
+    ],
+)
+def test_actions_of_another_kind_are_refused(file, controller, message):
+    with h5py.File(file, "r+") as opened:
+        env_args = json.loads(opened["data"].attrs["env_args"])
+        env_args["env_kwargs"]["controller_configs"] = controller
+        opened["data"].attrs["env_args"] = json.dumps(env_args)
+    with pytest.raises(InputError, match=f"its controller has {message}, policies here act by changes"):
+        given(file)
+
+
+def test_actions_of_another_size_are_refused(file):
+    with h5py.File(file, "r+") as opened:
+        actions = opened["data/demo_1/actions"]
+        actions[3, 2] = 1.5
+    with pytest.raises(InputError, match=r"demo_1 has actions of 7 numbers up to 1\.5, policies here act by 7 in"):
+        given(file)
+
+
+def test_an_arm_with_a_hand_of_its_own_is_refused(file):
+    with h5py.File(file, "r+") as opened:
+        env_args = json.loads(opened["data"].attrs["env_args"])
+        env_args["env_kwargs"]["robots"] = "Sawyer"
+        opened["data"].attrs["env_args"] = json.dumps(env_args)
+        for demo in opened["data"].values():
+            demo.attrs["model_file"] = demo.attrs["model_file"].replace("finger_joint1", "r_finger_joint")
+    with pytest.raises(InputError, match="demo_0 has a Sawyer with a hand of its own"):
+        given(file, env=replace(EVERY["lift"](), robot="Sawyer"))
+
+
+@pytest.mark.parametrize(
     ("missing", "value", "obs", "message"),
     [
         ("instruction", "wvm", "state", r"demo_1 has no instruction.*add the attribute"),

@@ -15,7 +15,8 @@ from tests.model_toy import film, preset, random_critic
 from tests.synthetic import dataset, episode
 from wvm_rl.data.windows import NO_TEXT
 from wvm_rl.errors import InputError
-from wvm_rl.model.critic import FORMAT, Critic, CriticConfig, folder_of
+from wvm_rl.model.critic import FORMAT, Critic, CriticConfig
+from wvm_rl.model.critic_folder import folder_of
 from wvm_rl.model.inference import Overlap
 from wvm_rl.model.reading import Reading, mixed
 from wvm_rl.speed import labelling_speed
@@ -134,6 +135,7 @@ def damaged(tmp_path, critic, change):
         (lambda t, c: c["model"].pop("fps"), "missing key fps of TinyConfig"),
         (lambda t, c: c["model"]["value"].update(width="wide"), "expected int"),
         (lambda t, c: c["latents"].update(mean=[0.0]), "needs 4 means"),
+        (lambda t, c: c["latents"].update(std=[0.0] * 4), "standard deviations above 0"),
         (lambda t, c: c["model"]["value"].update(width=32), "its config needs"),
     ],
 )
@@ -149,11 +151,23 @@ def test_a_critic_takes_the_place_of_critics_alone(tmp_path, critic, monkeypatch
     with pytest.raises(InputError, match="is not empty and holds no critic"):
         critic.save(other)
     critic.save(tmp_path / "tiny")
+    (tmp_path / "tiny" / "notes.md").write_text("mine")
+    with pytest.raises(InputError, match=r"holds notes\.md, which a critic saved there would replace"):
+        critic.save(tmp_path / "tiny")
+    (tmp_path / "tiny" / "notes.md").unlink()
     critic.save(tmp_path / "tiny")
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError, match=r"critic=tiny is shipped and a folder here, too: give \./tiny"):
         folder_of("tiny")
     assert folder_of("./tiny").resolve() == tmp_path / "tiny" and folder_of("tiny-2").name == "tiny-2"
+
+
+def test_frames_that_are_not_pixels_are_refused(critic, clips):
+    frames, words = clips[0]
+    with pytest.raises(InputError, match=r"episode 0 has frames float32\[.*\], the critic reads uint8"):
+        list(critic.values([(frames.astype(np.float32) / 255, words)]))
+    with pytest.raises(InputError, match="batch=0 must be at least 1"):
+        list(critic.values([(frames, words)], batch=0))
 
 
 def test_files_that_are_no_critic_are_refused(tmp_path, critic):

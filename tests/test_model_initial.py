@@ -15,7 +15,9 @@ from wvm_rl.model.initial import PretrainedConfig, interpolated
 from wvm_rl.model.pool import Pool
 from wvm_rl.model.reading import Reading
 from wvm_rl.model.stages import Stages, train
-from wvm_rl.model.wan.load import Transformer, VideoVae, load_transformer, save_transformer, save_vae, transformer_graph
+from wvm_rl.model.training import FitConfig
+from wvm_rl.model.wan import Transformer, VideoVae, load_transformer, save_transformer, save_vae
+from wvm_rl.model.wan.pretrained import transformer_graph
 from wvm_rl.model.wvm import WorldValueModel
 
 pytestmark = pytest.mark.usefixtures("compile_quickly")
@@ -127,7 +129,7 @@ def test_what_stands_still_in_each_stage(published, tmp_path, monkeypatch):
     for config in (adapted, still):
         made = Stages(config, corpus(), tmp_path)
         with pytest.raises(KeyboardInterrupt):
-            made.wvm(pool, pool)
+            made.wvm(lambda: (pool, pool))
         found.append({name for name in made.model.graph.shapes if asked[-1](name)})
     video = {name for name in found[0] if name.startswith("video.")}
     assert video and all(".lora_" in name for name in video) and not any(name.startswith("value.") for name in found[0])
@@ -158,7 +160,9 @@ def test_a_critic_goes_on_learning_with_its_vae_as_it_is(tmp_path):
     assert other["value.head.proj_out.bias"].shape == (51,)
     for name in first.part("wvm").keys() - {name for name in other if name.startswith("value.head.")}:
         np.testing.assert_array_equal(other[name], first.part("wvm")[name])
-    assert Stages(config, corpus(), tmp_path).model_meta != Stages(stages(), corpus(), tmp_path).model_meta
+    folders = [Stages(each, corpus(), tmp_path).stage for each in (config, stages(), replace(config, vae=FitConfig()))]
+    assert folders[0]["wvm"].folder != folders[1]["wvm"].folder
+    assert folders[0]["wvm"].folder == folders[2]["wvm"].folder  # a VAE that is given does not train
     for refused, message in (
         (lambda: given.fingerprint(replace(config.wvm, fps=9.0)), "its model has fps="),
         (lambda: given.fingerprint(of(num_layers=3)), "its transformer has num_layers="),

@@ -15,6 +15,7 @@ from wvm_rl.errors import InputError
 from wvm_rl.model.codec import Codec, LatentStatistics
 from wvm_rl.model.config import read
 from wvm_rl.model.critic import FORMAT, Critic, CriticConfig
+from wvm_rl.model.initial import PretrainedConfig
 from wvm_rl.model.presets import PRESETS
 from wvm_rl.model.text import Umt5TextConfig, default_cache
 from wvm_rl.model.wan.transformer import attend
@@ -128,6 +129,17 @@ def test_a_critic_keeps_bf16_and_forgets_where_its_maker_kept_embeddings(tmp_pat
     add(tmp_path / "umt5.safetensors", {}, ORIGIN)
     with pytest.raises(InputError, match=r"learned with embeddings of .*bfloat16.* has those of .*float32"):
         Critic.load(tmp_path / "critic")
+
+    given = PretrainedConfig(critic=str(tmp_path / "critic"))  # a training reads the file that it is given
+    for dtype in ("bfloat16", "float32"):
+        add(tmp_path / f"{dtype}.safetensors", {}, ORIGIN | {"dtype": dtype})
+    mine, other = (embedded(tmp_path / dtype, text_length=8, compute_dtype="bfloat16") for dtype in ("mine", "mine"))
+    mine.text.file, other.text.file = (str(tmp_path / f"{dtype}.safetensors") for dtype in ("bfloat16", "float32"))
+    assert given.fingerprint(mine) == {"vae": critic.fingerprint}
+    with pytest.raises(
+        InputError, match=r"learned with embeddings of .*bfloat16.*float32.*give another wvm\.text\.file"
+    ):
+        given.fingerprint(other)
 
 
 def test_texts_that_do_not_fit_their_length_are_refused():

@@ -83,7 +83,7 @@ def test_duplicate_up_drops_the_first_frames_twin():
     np.testing.assert_allclose(duplicate_up(x, 2, 2, 2)[0, :, 0, 0, 0], [1, 2, 2])
 
 
-def test_decode_inverts_normalisation(codec, params, video):
+def test_latents_are_normalised(codec, params, video):
     statistics = LatentStatistics([0.1, -0.2, 0.3, 0.0], [2.0, 0.5, 1.0, 3.0])
     frames = jnp.asarray(np.random.default_rng(0).integers(0, 256, (1, 5, 16, 16, 3)), jnp.uint8)
     unit = LatentStatistics([0.0] * 4, [1.0] * 4)

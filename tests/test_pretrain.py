@@ -30,6 +30,7 @@ from wvm_rl.model.fit import Metrics, fit
 from wvm_rl.model.initial import PretrainedConfig
 from wvm_rl.model.pool import CHUNK_WINDOWS, fill, shuffled_rows
 from wvm_rl.model.presets import PRESETS
+from wvm_rl.model.stage import Stage
 from wvm_rl.model.stages import Stages, train
 from wvm_rl.model.training import FitConfig, Training
 from wvm_rl.model.wvm import LossConfig
@@ -98,7 +99,8 @@ def test_another_seed_of_the_model_shares_all_that_comes_before(tmp_path):
             return {"rows": rows}
 
     one, other = (Stages(stages(model_seed=seed), corpus(), tmp_path) for seed in (0, 1))
-    assert (one.vae_meta, one.pool_meta) == (other.vae_meta, other.pool_meta) and one.model_meta != other.model_meta
+    same = {name for name, stage in one.stage.items() if stage.folder == other.stage[name].folder}
+    assert same == {"vae", "pool"}
     drawn = [made._batches(Rows())(3)["rows"].tolist() for made in (one, other)]
     assert drawn[0] != drawn[1]
 
@@ -223,22 +225,28 @@ def test_killed_stages_resume_to_the_same_critic_and_are_made_once(whole, tmp_pa
         steps.clear()
         resumed, _ = train(Stages(small(), corpus(), folder))
         assert steps == expected and resumed.fingerprint == critic.fingerprint
+    (pool,) = folder.glob("pool-*")
+    (pool / "training" / "latents.npy").unlink()
+    with pytest.raises(InputError, match=r"lacks latents\.npy: remove the folder"):
+        Stages(small(), corpus(), folder).pools({}, critic.config.latents)
+    shutil.rmtree(pool)
+    assert train(Stages(small(), corpus(), folder))[0].fingerprint == critic.fingerprint and not pool.exists()
 
 
 def test_trainings_that_share_a_stage_make_it_once(whole, tmp_path):
     """Another one that asks while it is being made waits and reads it."""
-    made, params = Stages(small(), corpus(), tmp_path), whole[1].part("vae")
+    stage, params = Stage("vae", {}, tmp_path), whole[1].part("vae")
     shapes = {name: value.shape for name, value in params.items()}
     with ThreadPoolExecutor() as pool:
         waiting = []
 
         def make():
-            waiting.append(pool.submit(made._kept, tmp_path / "vae-1", lambda: pytest.fail("made twice"), shapes))
+            waiting.append(pool.submit(stage.kept, lambda: pytest.fail("made twice"), shapes))
             time.sleep(0.5)
             assert not waiting[0].done()
             return params
 
-        first = made._kept(tmp_path / "vae-1", make, shapes)
+        first = stage.kept(make, shapes)
         second = waiting[0].result(timeout=60)
     for name, value in params.items():
         np.testing.assert_array_equal(first[name], value)
@@ -256,6 +264,10 @@ def test_trainings_that_share_a_stage_make_it_once(whole, tmp_path):
         ("mesh.fsdp=7", "fsdp"),
         ("wvm=wan2.2-ti2v-5b", "no precomputed text embeddings"),
         ("out=full", "holds no critic"),
+        ("wvm.vae.dim_mult=[1,2,4]", "dim_mult=[1, 2, 4]: widths of neighbouring levels"),
+        ("wvm.size=-96", "size=-96 must be a multiple of 32"),
+        ("wvm.transformer.freq_dim=65", "freq_dim=65 must be even"),
+        ("seed=4294967296", "seed=4294967296 + 1000 model_seed=0 must be below"),
         ("out=full/thesis.tex", "is a file"),
         ("out=/dev/null/critic", "/dev/null"),
     ],

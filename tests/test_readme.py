@@ -6,7 +6,7 @@ import pytest
 
 from experiments.readme import README, filled
 from wvm_rl.errors import InputError
-from wvm_rl.model.critic import SHIPPED
+from wvm_rl.model.critic_folder import SHIPPED
 
 
 @pytest.mark.parametrize("path", [README, *sorted(SHIPPED.glob("*/README.md"))], ids=lambda path: path.parent.name)

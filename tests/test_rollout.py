@@ -8,7 +8,8 @@ import pytest
 
 from envs.bank import Bank, bank, evaluation_seed
 from envs.observations import Images, ObservationConfig
-from envs.rollout import Report, call, rollouts
+from envs.performer import Report
+from envs.rollout import call, rollouts
 from envs.simulation import Simulation
 from envs.tasks import TASKS
 from tests.conftest import needs_egl

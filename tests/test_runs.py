@@ -11,7 +11,9 @@ from PIL import Image
 from tests.synthetic import dataset, episode
 from wvm_rl import figures
 from wvm_rl.errors import InputError
-from wvm_rl.runs import Run, WandbConfig, finished_at, read_summary, show
+from wvm_rl.mirror import WandbConfig
+from wvm_rl.runs import Run, finished_at, read_summary
+from wvm_rl.summary import show
 from wvm_rl.values.oracle import truth
 
 SUMMARY = {
@@ -122,7 +124,7 @@ def test_wandb_mirrors_offline(tmp_path, monkeypatch):
         run.write_rows("trajectories.parquet", [{"task": "lift", "value": np.zeros(count)} for count in (3, 4)])
         run.finish(SUMMARY)
         again = Run.open(run.folder, SETTINGS, WandbConfig(mode="offline"), {})
-        assert again._mirror.id == run._mirror.id  # an interrupted run goes on there, too
+        assert again._mirror.identity == run._mirror.identity  # an interrupted run goes on there, too
         again.finish(SUMMARY)
         written = list(run.folder.rglob("run-*.wandb"))
         assert written and all(file.stat().st_size > 0 for file in written)

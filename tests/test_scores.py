@@ -8,10 +8,11 @@ import pytest
 from rich.console import Console
 
 from tests.synthetic import dataset, episode
-from wvm_rl.bench import rows_of
+from wvm_rl.bench_sources import rows_of
 from wvm_rl.metrics import bench_truth
+from wvm_rl.report import met, report
 from wvm_rl.scoreboard import caption, latex, markdown, tables
-from wvm_rl.scores import compared, met, pooled, report, trajectories
+from wvm_rl.scores import compared, pooled, trajectories
 from wvm_rl.values.clock import Blind
 from wvm_rl.values.oracle import Oracle
 

@@ -11,11 +11,11 @@ from experiments.readme import read
 from experiments.ship import ShipConfig, main
 from tests.model_toy import random_critic
 from tests.synthetic import dataset, episode
-from wvm_rl.bench import rows_of
+from wvm_rl.bench_sources import rows_of
 from wvm_rl.errors import InputError
 from wvm_rl.model.critic import Critic
+from wvm_rl.report import report
 from wvm_rl.runs import write_json
-from wvm_rl.scores import report
 from wvm_rl.values.clock import Blind
 
 

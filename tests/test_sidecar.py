@@ -69,6 +69,11 @@ def test_values_are_interpolated_once_and_written_as_lerobot_reads_them(data):
     assert sidecar.read(place(data), data.lengths, belongs | {"critic": "two"}) is None
 
 
+def test_files_of_other_endings_have_values_of_their_own(tmp_path):
+    names = [sidecar.beside(tmp_path / name, "counted", "one").name for name in ("a.hdf5", "a.h5", "a.v1.hdf5")]
+    assert names[0].startswith("a.counted-") and len(set(names)) == 3
+
+
 def test_a_source_without_deviations_leaves_nulls(data):
     label(data, Counted(std=False), progress=False)
     column = pq.read_table(place(data))["progress_std"]
@@ -160,6 +165,35 @@ def test_rows_that_do_not_fit_are_refused(data, tmp_path):
     with pytest.raises(InputError, match=r"d\.counted-\w{8}\.parquet: its rows"):
         belongs = {"dataset": data.fingerprint, "source": "counted", "critic": "one"}
         sidecar.read(place(data), [20, 21, 22, 24], belongs)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (lambda step: Values(step, step.astype(float)), r"value=odd lies in \[0, 19\] in episode 0: must be within"),
+        (lambda step: Values(step, step[1:] / 100), r"gave \(19,\) values for steps \(20,\) of episode 0"),
+        (lambda step: Values(step, step / 100, step[1:] / 100), "values for steps"),
+    ],
+)
+def test_what_a_source_may_not_give(data, values, message):
+    class Odd(Counted):
+        name = "odd"
+
+        def values(self, dataset, start=0):
+            for index in range(start, len(dataset)):
+                yield values(np.arange(dataset.lengths[index]))
+
+    with pytest.raises(InputError, match=message):
+        label(data, Odd(), progress=False)
+
+
+def test_episodes_that_a_source_leaves_out_are_missed(data):
+    class Short(Counted):
+        def values(self, dataset, start=0):
+            yield from list(super().values(dataset, start))[:-1]
+
+    with pytest.raises(InputError, match="value=counted gave values of 3 of 4 episodes"):
+        label(data, Short(), progress=False)
 
 
 def test_values_that_are_not_finite_are_refused(data):

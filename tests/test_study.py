@@ -11,6 +11,7 @@ import pytest
 
 from agents import AGENTS
 from experiments import plot, study, tables
+from experiments.gather import gather, named, rows
 from experiments.study import PARTS, StudyConfig, sweeps
 from tests.test_train import job
 from wvm_rl.errors import InputError
@@ -39,13 +40,35 @@ def finished(tmp_path_factory, compile_quickly):
 def test_rows_name_the_cell_of_every_rollout(finished):
     names = {}
     for name in ("noisy", "bc", "shuffled"):
-        table = study.rows(finished / name)
+        table = rows(finished / name)
         assert set(table) >= COLUMNS and len(table) == 2 and list(table["initial_state"]) == [0, 1]
         names[name] = table["value"][0]
     assert names == {"noisy": "noisy 0.1", "bc": "none", "shuffled": "shuffled"}
-    assert study.rows(finished) is None
+    assert rows(finished) is None
     other = asdict(VALUES["wvm"](horizon_k=40, scale="rank", lower=1.0, draws=8))
-    assert study.named({"agent": "awr", "value": "wvm"}, other) == "wvm K=40 rank 8 draws lower 1"
+    chosen = {"agent": "awr", "value": "wvm"}
+    assert named(chosen, other) == "wvm K=40 rank 8 draws lower 1"
+    assert named(chosen, other | {"critic": "runs/mine"}) == "wvm mine K=40 rank 8 draws lower 1"
+    assert named(chosen | {"value": "noisy"}, asdict(VALUES["noisy"](lag=0.5))) == "noisy 0.05 lag=0.5"
+
+
+def test_own_runs_have_tables_and_figures(finished, tmp_path, capsys):
+    """Of whatever settings most runs of bc have."""
+    for name in ("bc", "noisy", "shuffled"):
+        shutil.copytree(finished / name, tmp_path / name)
+    path = tmp_path / "noisy" / "config.yaml"
+    path.write_text(path.read_text().replace("tau: 10.0", "tau: 5.0"))
+    tables.main(tables.TablesConfig(runs=str(tmp_path)))
+    told = capsys.readouterr().out
+    assert "awr tau=5.0, noisy 0.1" in told and "6 rollouts" in told and (tmp_path / "study.tex").exists()
+    plot.main(plot.PlotConfig(study=str(tmp_path / "study.parquet")))
+    assert (tmp_path / "study-figures" / "noise.png").exists()
+    shutil.copytree(finished / "bc", tmp_path / "twin")
+    with pytest.raises(InputError, match="bc and .*twin are both lift, mixed, 4, 20, state, bc, flow width=32 layers=1, none"):
+        tables.main(tables.TablesConfig(runs=str(tmp_path)))
+    with pytest.raises(InputError, match="holds no finished run"):
+        tables.main(tables.TablesConfig(runs=str(tmp_path / "bc")))
+    assert gather([], tmp_path / "none.parquet") is None
 
 
 def test_parts_name_known_methods_and_can_be_chosen():
@@ -168,7 +191,7 @@ def test_rows_are_those_of_all_parts_and_tables_and_figures_follow(
     asked = StudyConfig(parts=["bars"], envs=["lift"], rollouts=2, run=False)
     study.main(asked)
     assert "no run is finished" in capsys.readouterr().out
-    of_all = study.folders(8, 2)
+    of_all = study.folders(None, 8, 2)
     assert len(of_all) == 3
     for name, run in (("bc", "bc"), ("awr", "noisy")):
         (folder,) = (each for each in of_all if each.name.startswith(f"can-suboptimal-{name}-"))

@@ -25,7 +25,7 @@ from tests.conftest import QUICK, needs_egl
 from wvm_rl.config import GROUPS, EvaluationConfig, TrainConfig
 from wvm_rl.data.episodes import Dataset
 from wvm_rl.errors import InputError
-from wvm_rl.runs import WandbConfig
+from wvm_rl.mirror import WandbConfig
 from wvm_rl.train import Job, main, pipeline
 from wvm_rl.values import VALUES
 from wvm_rl.values.base import Values

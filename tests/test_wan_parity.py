@@ -11,7 +11,7 @@ from flax import nnx
 from safetensors.numpy import save_file
 
 from tests.golden import wan_cases as cases
-from wvm_rl.model.wan import load, load_transformer, load_vae, published, rope
+from wvm_rl.model.wan import load, load_transformer, load_vae, pretrained, published, rope
 from wvm_rl.model.wan.transformer import TransformerConfig
 from wvm_rl.model.wan.vae import Vae, VaeConfig
 from wvm_rl.model.weights import graph_of
@@ -32,7 +32,7 @@ def folder(path, entries, content):
 
 def transformer(path, name):
     config = cases.TRANSFORMERS[name][0]
-    shapes = load.transformer_graph(TransformerConfig(**config)).shapes
+    shapes = pretrained.transformer_graph(TransformerConfig(**config)).shapes
     content = {"_class_name": "WanTransformer3DModel", **config, **load.TRANSFORMER_FIXED}
     return load_transformer(folder(path / name, published.transformer_entries(shapes, (2, 2), "diffusers"), content))
 
@@ -58,7 +58,7 @@ def test_transformer_block_and_gradients(tmp_path, name):
     latents, timestep, text = (jnp.asarray(inputs[key]) for key in ("latents", "timestep", "text"))
     assert difference(model(latents, timestep, text), GOLDEN[f"{name}/output"]) <= 2e-5
 
-    graph, cotangent = load.transformer_graph(model.config), jnp.asarray(inputs["cotangent"])
+    graph, cotangent = pretrained.transformer_graph(model.config), jnp.asarray(inputs["cotangent"])
     _, frames, height, width, _ = latents.shape
     table = rope.table(rope.grid(list(range(frames)), height // 2, width // 2), model.config.attention_head_dim)
     groups = timestep[:, None] if timestep.ndim == 1 else timestep

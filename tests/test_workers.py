@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from envs.workers import ENVIRONMENT, Workers, cores
+from envs.workers import ENVIRONMENT, Workers, _quotas, cores
 from wvm_rl.errors import InputError
 
 
@@ -130,3 +130,20 @@ def test_as_many_workers_as_cores_that_may_be_used():
     finally:
         os.sched_setaffinity(0, allowed)
     assert cores() == len(allowed)
+
+
+@pytest.mark.parametrize(
+    ("files", "quota"),
+    [
+        ({"cpu.max": "150000 100000"}, 1.5),
+        ({"cpu.max": "max 100000"}, float("inf")),
+        ({"cpu/cpu.cfs_quota_us": "400000", "cpu/cpu.cfs_period_us": "100000"}, 4.0),
+        ({"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, float("inf")),
+        ({}, float("inf")),
+    ],
+)
+def test_a_container_may_have_less_time_than_cores(files, quota, tmp_path):
+    (tmp_path / "cpu").mkdir()
+    for name, text in files.items():
+        (tmp_path / name).write_text(text + "\n")
+    assert min(_quotas(tmp_path)) == quota

@@ -17,7 +17,8 @@ from tests.model_toy import preset
 from wvm_rl import sharding
 from wvm_rl.model import lora
 from wvm_rl.model.training import FitConfig, Training
-from wvm_rl.model.wan.load import Transformer, load_transformer, save_transformer, transformer_graph
+from wvm_rl.model.wan import Transformer, load_transformer, save_transformer
+from wvm_rl.model.wan.pretrained import transformer_graph
 from wvm_rl.model.wvm import LossConfig, WorldValueModel
 from wvm_rl.sharding import MeshConfig
 

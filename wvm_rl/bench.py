@@ -6,44 +6,34 @@ regressor that sees the simulator. Scores are the paper's (`wvm_rl.scores`). Pre
 scored from a parquet file (`wvm_rl.values.file`); `export=<folder>` writes the videos they are made from.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from functools import partial
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from envs.cache import data_folder
-from envs.collect import CollectConfig, collect, dataset_path
+from envs.collect import CollectConfig, dataset_path
 from envs.looks import LOOKS
 from envs.recipes import RECIPES
 from envs.tasks import CONTROL_FREQUENCY, EVERY, TASKS
-from wvm_rl import cli, figures, scoreboard, scores
+from wvm_rl import cli, figures, scoreboard
 from wvm_rl.bench_clips import SHIFTS, clips, export
+from wvm_rl.bench_sources import ASKED, FLOOR, LEARNED, MODELS, regressors_of, rows_of, sources_of
 from wvm_rl.data.clips import FROZEN_SECONDS, MADE
-from wvm_rl.data.episodes import Dataset
-from wvm_rl.data.windows import CLIP, NO_TEXT, Film, WindowsConfig, varied
+from wvm_rl.data.windows import CLIP, WindowsConfig, varied
 from wvm_rl.errors import InputError
 from wvm_rl.files import atomic, writable
-from wvm_rl.footage import ScriptedFilms, corpus
-from wvm_rl.label import label
+from wvm_rl.footage import ScriptedFilms
+from wvm_rl.mirror import WandbConfig
 from wvm_rl.model.critic import Critic
-from wvm_rl.runs import Run, WandbConfig
+from wvm_rl.report import report
+from wvm_rl.runs import Run
 from wvm_rl.speed import labelling_speed
-from wvm_rl.values import VALUES
-from wvm_rl.values.base import Source
-from wvm_rl.values.clock import BLIND, Blind
+from wvm_rl.values.clock import BLIND
 from wvm_rl.values.file import Predictions
-from wvm_rl.values.learned import RELEASED, RegressorConfig, Shelf
-from wvm_rl.values.regressors import Films, Frame, State, Video
-from wvm_rl.values.wvm import DEFAULT, Wvm, WvmConfig
-
-FLOOR = State.name
-LEARNED = (Frame.name, Video.name, FLOOR)
-READERS = tuple(name for name in VALUES if name not in ("wvm", "clock", "file"))  # of what was recorded
-MODELS = ("wvm", "draws", *READERS, *LEARNED, *BLIND)
-ASKED = ("draws", "noisy", "success", "iql")  # models that run only where they are asked for
+from wvm_rl.values.learned import RegressorConfig
+from wvm_rl.values.regressors import Frame, Video
+from wvm_rl.values.wvm import DEFAULT, WvmConfig
 
 
 @dataclass
@@ -152,77 +142,6 @@ def plans(config: BenchConfig, critic: Critic) -> dict[str, CollectConfig]:
     return {task: CollectConfig(env=tasks[task](), recipe=recipe(), **settings) for task in config.tasks}
 
 
-def rows_of(
-    sources: dict[str, Callable[[str, str], Source | None]], datasets: dict[tuple[str, str], Dataset], horizon: int
-) -> list[dict[str, Any]]:
-    """Rows of every source that can value a clip, for every dataset."""
-    rows: list[dict[str, Any]] = []
-    for name, source_of in sources.items():
-        for (task, clip), dataset in datasets.items():
-            if source := source_of(task, clip):
-                rows += scores.trajectories(task, name, clip, dataset, label(dataset, source), horizon)
-    return rows
-
-
-def regressors_of(config: BenchConfig, critic: Critic) -> dict[str, Source]:
-    """The regressors asked for, by name; nothing is collected or trained before they are asked for values."""
-    if not any(name in LEARNED for name in config.models):
-        return {}
-    known = replace(config.data, root=config.root, workers=config.workers).plans(critic.fps, critic.size)
-    silent = {"root", "workers", *([] if config.data.raised else ["raised"])}  # as when released ones were named
-    data = {name: value for name, value in asdict(config.data).items() if name not in silent}
-    folder, released = data_folder(config.root) / "regressors", RELEASED if config.released else None
-    shelf = Shelf(data, [dataset_path(plan).name for plan in known], folder, released)
-    experts = {plan.env.name: partial(_collected, plan) for plan in known}
-
-    def films() -> Sequence[Film]:
-        datasets = [dataset() for dataset in experts.values()]
-        found = corpus(datasets, known[0].cameras, critic.fps, critic.size, config.data.held_out, config.data.text)
-        if found.instructions != told:
-            raise InputError(
-                f"data: the episodes' instructions are {found.instructions}, not {told}: collect them again"
-            )
-        return found.training
-
-    told = list(dict.fromkeys(plan.env.instruction if config.data.text else NO_TEXT for plan in known))
-    view = (known[0].cameras[0], critic.fps, critic.size)
-    seen = Films(films, told, *view, config.windows, shelf, critic.config.reading)
-    shaping = {name: data[name] for name in ("episodes", "seed", "raised") if name in data}  # what no picture changes
-    simulated = replace(shelf, settings=shaping)
-    floor = State(config.floor, experts, simulated)
-    found: list[Source] = [Frame(config.frame, seen), Video(config.video, seen), floor]
-    return {source.name: source for source in found if source.name in config.models}
-
-
-def _collected(plan: CollectConfig) -> Dataset:
-    return Dataset(collect(plan))
-
-
-def sources_of(
-    config: BenchConfig, wvm: Wvm, regressors: Mapping[str, Source]
-) -> dict[str, Callable[[str, str], Source | None]]:
-    """Name -> the source for a task's clip, or None where it has nothing to see."""
-
-    def always(source: Source) -> Callable[[str, str], Source | None]:
-        return lambda task, clip: source
-
-    def blind(source: Source) -> Callable[[str, str], Source | None]:
-        return lambda task, clip: None if clip in LOOKS else source  # which change pictures alone
-
-    def reader(source: Source) -> Callable[[str, str], Source | None]:
-        return lambda task, clip: None if clip in (*MADE, *LOOKS) else source  # nothing new is recorded in those
-
-    found: dict[str, Callable[[str, str], Source | None]] = {"wvm": always(wvm)}
-    found |= {name: blind(Blind(name)) for name in BLIND}
-    if "draws" in config.models:
-        found["draws"] = always(Wvm(wvm.critic, config.draws))
-    found |= {name: reader(VALUES[name]().source()) for name in READERS if name in config.models}
-    found |= {name: always(source) for name, source in regressors.items()}
-    if floor := regressors.get(FLOOR):
-        found[FLOOR] = lambda task, clip: floor if clip == "bench" else None  # the others have no simulator's state
-    return {name: found[name] for name in config.models}
-
-
 def main(config: BenchConfig, folder: Path) -> None:
     """Collects what is missing, labels it, prints the table and writes it with its rows to the run folder."""
     wvm = WvmConfig(critic=config.critic).source()
@@ -240,6 +159,11 @@ def main(config: BenchConfig, folder: Path) -> None:
     if regressors:
         inputs["regressors"] = ", ".join(f"{name} {each.fingerprint[:16]}" for name, each in regressors.items())
     foreign = {name: Predictions(name, path) for name, path in config.predictions.items()}
+    for task in config.tasks:  # before anything is collected
+        for each in foreign.values():
+            each.check(task, "bench", config.episodes)
+            for clip in (*MADE, *config.shifts):
+                each.check(task, clip, 1)
     if foreign:
         inputs["predictions"] = ", ".join(f"{name} {each.digest[:16]}" for name, each in foreign.items())
     run = Run.open(folder, asdict(config), config.wandb, inputs)
@@ -256,7 +180,7 @@ def main(config: BenchConfig, folder: Path) -> None:
         conditions: dict[str, Any] = {"fps": config.fps, "horizon_k": config.horizon_k, "seed": config.seed, **speed}
         if "wvm" in config.models:
             conditions["critic_fps"] = critic.fps
-        content = scores.report(rows, FLOOR if FLOOR in sources else None, conditions)
+        content = report(rows, FLOOR if FLOOR in sources else None, conditions)
         for task, rate in speed.get("windows_per_second_by", {}).items():
             content["models"]["wvm"]["tasks"][task]["windows_per_second"] = rate
     run.write_rows("trajectories.parquet", rows)

@@ -60,7 +60,10 @@ def write_card(
             "|---|---|",
             *(f"| {name} | {value} |" for name, value in rows.items()),
         ]
-    return "\n".join([*lines, "", CHOICES, PREDICTED[model.value.head], TEXT[type(model.text).__name__], ""])
+    seen = "itself and the episode's first frame" if model.first_frame else "itself"
+    drawn = "Value and video draw their own tau" if model.value.head == "flow" else "Video draws its tau"
+    choices = CHOICES.format(seen=seen, drawn=drawn)
+    return "\n".join([*lines, "", choices, PREDICTED[model.value.head], TEXT[type(model.text).__name__], ""])
 
 
 INTRODUCTION = """Values the frames of a manipulation episode by progress in [0,1], from pixels and the instruction
@@ -68,11 +71,11 @@ INTRODUCTION = """Values the frames of a manipulation episode by progress in [0,
 
 CHOICES = """## Choices the paper leaves open
 
-- A clip is prefix o[t-4], current o[t-3..t], future o[t+1..t+4]; current video attends to itself only.
+- A clip is prefix o[t-4], current o[t-3..t], future o[t+1..t+4]; current video attends to {seen} only.
 - The prefix token is the chunk's first value; the other three are predicted.
 - Value tokens sit in rotary time at their frame's place within the current latent, (j - 1.5) / 4, mid-image, and
   carry a learned vector of their place. Values are mapped from [0,1] to [-1,1] inside.
-- Value and video draw their own tau, with Wan's timestep shift.
+- {drawn}, with Wan's timestep shift.
 - Rewinding rearranges all nine frames; the plateau ratio is a share of the rewound windows; `turn` is the share
   of both kinds that changes direction within the clip.
 - Windows overlap at stride 1; windows of the first four frames repeat the first one; std is the disagreement of the

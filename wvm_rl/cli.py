@@ -49,7 +49,13 @@ def register(groups: Groups) -> ConfigStore:
     store = ConfigStore.instance()
     for group, choices in groups.items():
         for choice, node in choices.items():
-            store.store(group=group, name=choice, node=node)
+            try:
+                store.store(group=group, name=choice, node=node)
+            except OmegaConfBaseException as error:
+                reason = str(error).splitlines()[0]
+                raise InputError(
+                    f"{group}={choice}: {node.__name__} has a field that Hydra cannot hold ({reason})"
+                ) from error
     return store
 
 

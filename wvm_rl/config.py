@@ -13,7 +13,7 @@ from envs.recipes import RECIPES, RecipeConfig
 from envs.tasks import EVERY
 from wvm_rl import cli
 from wvm_rl.errors import InputError
-from wvm_rl.runs import WandbConfig
+from wvm_rl.mirror import WandbConfig
 from wvm_rl.values import VALUES
 
 

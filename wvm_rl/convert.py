@@ -12,9 +12,10 @@ from omegaconf import MISSING
 from tqdm import tqdm
 
 from wvm_rl import cli
-from wvm_rl.data.episodes import Dataset, write, write_part
+from wvm_rl.data.episodes import Dataset
 from wvm_rl.data.lerobot import LeRobot
 from wvm_rl.data.windows import CLIP
+from wvm_rl.data.writing import write, write_part
 from wvm_rl.errors import InputError
 from wvm_rl.files import exclusive, writable
 from wvm_rl.fingerprint import fingerprint

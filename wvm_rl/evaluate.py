@@ -20,8 +20,8 @@ from wvm_rl.evaluation import evaluate, initial_states
 from wvm_rl.files import exclusive
 from wvm_rl.films import check_films, leave
 from wvm_rl.provenance import provenance
-from wvm_rl.runs import read_summary, show, write_json, write_rows
-from wvm_rl.summary import outcome, restored
+from wvm_rl.runs import read_summary, write_json, write_rows
+from wvm_rl.summary import outcome, restored, show
 from wvm_rl.values.base import Source
 from wvm_rl.values.wvm import WvmConfig
 
@@ -32,6 +32,7 @@ class EvaluateConfig:
 
     run: str = MISSING  # its folder
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    root: str | None = None  # data folder of initial states; null: the run's
 
 
 def main(config: EvaluateConfig) -> None:
@@ -45,6 +46,8 @@ def main(config: EvaluateConfig) -> None:
     if summary is None:
         raise InputError(f"run={run} holds no finished run: give the folder of one, with its summary.json")
     saved, settings = load(run), restored(run)
+    if config.root:
+        settings.data.root = config.root
     folder = run / "evaluations" / f"{evaluation.rollouts}-seed{evaluation.seed}"
     with exclusive(folder):
         found = read_summary(folder)
@@ -53,7 +56,7 @@ def main(config: EvaluateConfig) -> None:
                 more = {name: max(getattr(evaluation, name), found[name]) for name in ("videos", "keep")}
                 evaluation = replace(evaluation, **more)
             settings = replace(settings, evaluation=evaluation)
-            watcher = _watcher(settings, summary) if evaluation.videos else None
+            watcher = _watcher(settings, summary, folder) if evaluation.videos else None
             if evaluation.videos:
                 check_films(watcher, initial_states(settings))
             start, unfinished = time.perf_counter(), folder / "rollouts.jsonl"
@@ -67,8 +70,11 @@ def main(config: EvaluateConfig) -> None:
     show(found, folder)
 
 
-def _watcher(settings: TrainConfig, summary: dict[str, Any]) -> Source | None:
+def _watcher(settings: TrainConfig, summary: dict[str, Any], folder: Path) -> Source | None:
     """The critic of the run, whose curve is drawn in; None for other sources, which cannot judge a rollout.
+
+    Args:
+        folder: of the evaluation, which may have films already.
 
     Raises:
         InputError: it is another one now.
@@ -77,7 +83,10 @@ def _watcher(settings: TrainConfig, summary: dict[str, Any]) -> Source | None:
         return None
     source = settings.value.source()
     if source.fingerprint != summary["inputs"]["values"]:
-        raise InputError(f"value.critic={settings.value.critic} is another critic than the run's: evaluation.videos=0")
+        raise InputError(
+            f"value.critic={settings.value.critic} is another critic than the run's: evaluation.videos=0"
+            + (f", and delete {folder}, which has films" if folder.exists() else "")
+        )
     return source
 
 

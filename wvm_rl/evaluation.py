@@ -1,18 +1,18 @@
 """Rollouts of trained policies: what a run is judged by."""
 
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
 import jax
-import numpy as np
 
 from agents.acting import Asked, actor, together
 from agents.trainer import Trained
 from envs.bank import Bank, bank
-from envs.rollout import ROWS, Recording, rollouts
+from envs.performer import Recording
+from envs.rollout import ROWS, rollouts
 from envs.workers import cores
 from wvm_rl.config import TrainConfig
+from wvm_rl.fingerprint import fingerprint_of_arrays
 
 
 def _workers(config: TrainConfig) -> int:
@@ -68,7 +68,5 @@ def evaluate(
 
 def _identity(trained: Trained, asked: Sequence[Asked], states: Bank, seed: int) -> str:
     """Hash of what rollouts depend on beside the code: weights, what is asked of them, initial states, noise."""
-    digest = hashlib.sha256(f"{states.path.name} {seed} {[each.guidance for each in asked]}".encode())
-    for leaf in jax.tree.leaves((trained.params, trained.statistics, [each.cond for each in asked])):
-        digest.update(np.asarray(leaf).tobytes())
-    return digest.hexdigest()
+    leaves = jax.tree.leaves((trained.params, trained.statistics, [each.cond for each in asked]))
+    return fingerprint_of_arrays(leaves, f"{states.path.name} {seed} {[each.guidance for each in asked]}")

@@ -8,13 +8,15 @@ import numpy as np
 
 from envs.bank import Bank
 from envs.camera import Camera
-from envs.rollout import Recording
+from envs.performer import Recording
 from envs.tasks import CONTROL_FREQUENCY, TaskConfig
 from envs.video import film, write_video
 from wvm_rl.config import EvaluationConfig
-from wvm_rl.data.episodes import Episode, frame_rate, nearest, write, write_part
+from wvm_rl.data.episodes import Episode
 from wvm_rl.data.layout import NO_LAPSES
+from wvm_rl.data.rates import frame_rate, nearest
 from wvm_rl.data.windows import CLIP
+from wvm_rl.data.writing import write, write_part
 from wvm_rl.values.base import Source
 from wvm_rl.values.wvm import Wvm
 

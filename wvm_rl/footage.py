@@ -16,7 +16,7 @@ from wvm_rl.data.windows import NO_TEXT, Film, progress
 from wvm_rl.errors import InputError
 from wvm_rl.model.codec import fit_size
 from wvm_rl.model.presets import WvmConfig
-from wvm_rl.model.stages import Corpus
+from wvm_rl.model.settings import Corpus
 
 
 class Footage(Protocol):

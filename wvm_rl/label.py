@@ -80,16 +80,29 @@ def _compute(dataset: Dataset, source: Source, path: Path, belongs: dict[str, An
     bar = tqdm(total=len(dataset), initial=done, desc=description, unit="ep", disable=not progress)
     with bar:
         for index, each in enumerate(chain(first, values), start=done):
+            _check(f"{dataset.path}: value={source.name}", each, index, lengths)
             track = at_steps(each, lengths[index])
-            if not np.isfinite(track.progress).all():
-                raise InputError(
-                    f"{dataset.path}: value={source.name} is not finite in episode {index}: check the critic"
-                )
             sidecar.write_part(parts / f"{index:06d}.parquet", index, track)
             bar.update()
+    if (count := _finished(parts, belongs)) < len(dataset):
+        raise InputError(f"{dataset.path}: value={source.name} gave values of {count} of {len(dataset)} episodes")
     info = {"fps": dataset.control_freq, "prompts": sorted({episode.instruction for episode in dataset})}
     sidecar.join(path, [parts / f"{index:06d}.parquet" for index in range(len(dataset))], belongs, info)
     shutil.rmtree(parts)
+
+
+def _check(name: str, values: Values, index: int, lengths: list[int]) -> None:
+    """Raises InputError unless a source's values of an episode are progress at its control steps."""
+    if index >= len(lengths):
+        raise InputError(f"{name} gave values of more than the {len(lengths)} episodes")
+    step, value = np.asarray(values.step), np.asarray(values.value)
+    std = step if values.std is None else np.asarray(values.std)
+    if step.ndim != 1 or not len(step) or not value.shape == std.shape == step.shape:
+        raise InputError(f"{name} gave {value.shape} values for steps {step.shape} of episode {index}: one a step")
+    if not np.isfinite(value).all():
+        raise InputError(f"{name} is not finite in episode {index}: check the source")
+    if value.min() < -1e-3 or value.max() > 1 + 1e-3:
+        raise InputError(f"{name} lies in [{value.min():g}, {value.max():g}] in episode {index}: must be within [0, 1]")
 
 
 def _finished(parts: Path, belongs: dict[str, Any]) -> int:

@@ -17,9 +17,11 @@ from wvm_rl.card import write_card
 from wvm_rl.errors import InputError
 from wvm_rl.files import writable
 from wvm_rl.footage import FOOTAGE, Footage
-from wvm_rl.model.critic import check_vacant
+from wvm_rl.model.critic import Critic
+from wvm_rl.model.critic_folder import check_vacant, holds_critic
 from wvm_rl.model.presets import PRESETS
-from wvm_rl.model.stages import Stages, StagesConfig, checked, train
+from wvm_rl.model.settings import StagesConfig, checked
+from wvm_rl.model.stages import Stages, train
 from wvm_rl.sharding import HostsConfig, MeshConfig, is_first
 
 
@@ -63,6 +65,8 @@ def main(config: PretrainConfig) -> None:
     }
     print(f"films: {data['films']}; {data['frames']} frames")
     stages = Stages(config, films, data_folder(footage.root) / "pretrain")
+    if config.out and holds_critic(out) and not stages.trained:
+        raise InputError(f"out={out} holds another critic: choose another folder, or move that one")
     if config.until == "pool":
         stages.pools(*stages.vae())
         return
@@ -73,9 +77,12 @@ def main(config: PretrainConfig) -> None:
         critic = critic.halved()
     name = f"{critic.config.preset}-{critic.fingerprint[:8]}"
     out = Path(config.out).expanduser() if config.out else data_folder(footage.root) / "critics" / name
-    start_of = config.pretrained.described(config.wvm)
-    critic.card = write_card(critic, start_of, config.seed, data, scores, stages.commits(), time.monotonic() - start)
-    critic.save(out)
+    if not holds_critic(out):
+        begun = config.pretrained.described(config.wvm)
+        critic.card = write_card(critic, begun, config.seed, data, scores, stages.commits(), time.monotonic() - start)
+        critic.save(out)
+    elif Critic.load(out, told=False).fingerprint != critic.fingerprint:
+        raise InputError(f"out={out} holds another critic: choose another folder, or move that one")
     print(f"critic {critic.fingerprint[:12]} in {out}")
 
 

@@ -1,45 +1,26 @@
 """A run folder: everything one job leaves behind, from which tables and figures are made."""
 
-import html
 import json
 import math
 import time
-import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import yaml
-from rich.console import Console
-from rich.table import Table
 
 from wvm_rl.errors import InputError
 from wvm_rl.files import atomic
 from wvm_rl.fingerprint import fingerprint
+from wvm_rl.mirror import Mirror, WandbConfig
 from wvm_rl.provenance import provenance
 
-WANDB_MODES = ("disabled", "offline", "online")
 STAGES = "stages.json"  # wall time of the stages so far, while a run is not finished
-MIRROR = "wandb_id"
 # Settings that do not change a run's result.
 IMMATERIAL = ("hydra", "defaults", "wandb", "data.root", "data.workers", "evaluation.workers", "root", "workers")
-
-
-@dataclass
-class WandbConfig:
-    """Mirror of the run folder on Weights & Biases."""
-
-    mode: str = "disabled"  # disabled | offline | online
-    project: str = "wvm_rl"
-    group: str | None = None  # groups runs of a sweep
-
-    def __post_init__(self):
-        if self.mode not in WANDB_MODES:
-            raise InputError(f"wandb.mode={self.mode} is unknown: choose one of {', '.join(WANDB_MODES)}")
 
 
 @dataclass
@@ -52,9 +33,8 @@ class Run:
     """
 
     folder: Path
-    wandb: WandbConfig = field(default_factory=WandbConfig)
     seconds: dict[str, float] = field(default_factory=dict)
-    _mirror: Any = None
+    _mirror: Mirror | None = None
     _logged: set[str] = field(default_factory=set)
 
     @staticmethod
@@ -66,7 +46,7 @@ class Run:
             inputs: name -> fingerprint of what the run starts from; a line of `versions.json` each.
         """
         check(folder, settings, inputs)
-        run = Run(folder, wandb, _read_json(folder / STAGES))
+        run = Run(folder, _read_json(folder / STAGES))
         begun = (folder / "config.yaml").exists()  # written last
         origin, earlier = provenance(), _read_json(folder / "versions.json") if begun else {}
         last = finished_by(earlier)
@@ -75,24 +55,7 @@ class Run:
         write_json(folder / "versions.json", earlier or {**origin, "inputs": inputs})
         with atomic(folder / "config.yaml") as partial:
             partial.write_text(yaml.safe_dump(_plain(settings), sort_keys=False))
-        if wandb.mode != "disabled":
-            import wandb as client
-
-            try:
-                run._mirror = client.init(
-                    project=wandb.project,
-                    group=wandb.group,
-                    mode=wandb.mode,  # type: ignore[arg-type]  # Hydra's configurations have no literals
-                    dir=folder,
-                    id=_mirrored_as(folder),
-                    resume="allow" if wandb.mode == "online" else None,
-                    name=folder.name,
-                    config=_plain(settings),
-                    reinit="create_new",  # runs of one program each have their own
-                )
-            except client.Error as error:
-                reason = " ".join(str(error).split()) or type(error).__name__
-                raise InputError(f"wandb.mode={wandb.mode}: {reason} (or use wandb.mode=offline)") from error
+        run._mirror = Mirror.of(folder, wandb, _plain(settings))
         return run
 
     def stage(self, name: str) -> AbstractContextManager[None]:
@@ -120,9 +83,7 @@ class Run:
     def mirror_text(self, name: str, text: str) -> None:
         """Hands a text, such as a model card, to wandb."""
         if self._mirror:
-            import wandb as client
-
-            self._mirror.log({name: client.Html(f"<pre>{html.escape(text)}</pre>")})
+            self._mirror.text(name, text)
 
     def write_rows(self, name: str, rows: list[dict[str, Any]]) -> None:
         write_rows(self.folder / name, rows)
@@ -140,27 +101,7 @@ class Run:
     def mirror(self, summary: dict[str, Any]) -> None:
         """Hands summary, figures, videos and tables to wandb."""
         if self._mirror:
-            import wandb as client
-
-            files = sorted(self.folder.glob("figures/*.png"))
-            self._mirror.log({f"figures/{path.stem}": client.Image(str(path)) for path in files})
-            videos = sorted(self.folder.glob("videos/*.mp4"))
-            self._mirror.log({f"videos/{path.stem}": client.Video(str(path)) for path in videos})
-            for path in sorted(self.folder.glob("*.parquet")):
-                frame = pd.read_parquet(path)
-                plain = [name for name in frame if not frame[name].map(np.ndim).any()]  # its tables hold no arrays
-                self._mirror.log({path.stem: client.Table(dataframe=frame[plain])})
-            self._mirror.summary.update(_plain(summary))
-            self._mirror.finish()
-
-
-def _mirrored_as(folder: Path) -> str:
-    """Identity of a run's mirror, which an interrupted run keeps."""
-    path = folder / MIRROR
-    if not path.exists():
-        with atomic(path) as partial:
-            partial.write_text(uuid.uuid4().hex[:8])
-    return path.read_text()
+            self._mirror.finish(_plain(summary))
 
 
 @contextmanager
@@ -219,7 +160,7 @@ def check(folder: Path, settings: dict[str, Any], inputs: dict[str, str]) -> Non
         if before.get(name) != now.get(name):
             raise InputError(
                 f"{folder} holds a run with {name}={before.get(name)}, now it is {now.get(name)}: choose another "
-                "folder (hydra.run.dir=...) or delete it"
+                "folder (hydra.run.dir=..., of a sweep or study folder=...) or delete it"
             )
 
 
@@ -257,29 +198,6 @@ def _parsed(path: Path, parse: Callable[[bytes], Any], content: bytes) -> dict[s
     if not isinstance(parsed, dict):
         raise InputError(f"{path} is damaged: delete {path.parent} and run again")
     return parsed
-
-
-def show(summary: dict[str, Any], folder: Path) -> None:
-    """Prints a run's outcome as a small table."""
-    low, high = summary["success_ci95"]
-    seconds = summary["median_seconds_to_success"]
-    table = Table(show_header=False, title=_title(summary))
-    table.add_row("success", f"{summary['success_rate']:.2f}  (95 % interval {low:.2f} to {high:.2f})")
-    low, high = summary["success_in_budget_ci95"]
-    table.add_row("success in budget", f"{summary['success_in_budget']:.2f}  ({low:.2f} to {high:.2f})")
-    table.add_row("median time to success", "none succeeded" if seconds is None else f"{seconds:.1f} s")
-    table.add_row("rollouts", f"{summary['rollouts']} from {summary['seeds']} training seed(s)")
-    table.add_row("samples kept", f"{summary['kept_fraction']:.0%} of {summary['samples']} control steps")
-    table.add_row("effective sample size", f"{summary['ess_fraction']:.0%}")
-    for stage, wall in summary["wall_seconds"].items():
-        table.add_row(f"seconds: {stage}", f"{wall:.1f}")
-    console = Console(soft_wrap=True)
-    console.print(table)
-    console.print(f"run folder: {folder}", markup=False, highlight=False)
-
-
-def _title(summary: dict[str, Any]) -> str:
-    return f"{summary['env']}: {summary['agent']} with {summary['policy']} policy, values from {summary['value']}"
 
 
 def _plain(value: Any) -> Any:

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -14,13 +13,14 @@ from agents.chunks import Frames, observation
 from agents.matching import matched
 from envs.collect import CollectConfig, collect, dataset_path
 from envs.render import shown
-from envs.tasks import CONTROL_FREQUENCY, TaskConfig
+from envs.tasks import CONTROL_FREQUENCY
 from wvm_rl.advantage import shuffled
 from wvm_rl.config import FileData, TrainConfig
-from wvm_rl.data.episodes import Dataset, Episode, frame_rate, nearest
-from wvm_rl.data.windows import CLIP
+from wvm_rl.data.episodes import Dataset, Episode
+from wvm_rl.data.rates import frame_rate
 from wvm_rl.errors import InputError
 from wvm_rl.films import FPS, SIZE
+from wvm_rl.given import Given
 from wvm_rl.label import tracks
 from wvm_rl.values.base import Source, ValueConfig
 from wvm_rl.values.wvm import Wvm
@@ -76,76 +76,6 @@ class Scripted:
         return Dataset(collect(self.plan))
 
 
-@dataclass
-class Given:
-    """Episodes of a file, which stays as it is: frames that it lacks are rendered into a copy beside it.
-
-    Raises:
-        InputError: no dataset, one of another environment, or one that lacks what policy or critic read; what other
-            sources read they ask for themselves.
-    """
-
-    config: TrainConfig
-    source: Source
-
-    def __post_init__(self) -> None:
-        config, source = self.config, self.source
-        self._found = found = Dataset(Path(config.data.path).expanduser())
-        _check_environment(found, config.env)
-        self._blind = source.critic if isinstance(source, Wvm) and not source.sees(found) else None
-        for episode in found:
-            name = f"{found.path}: {found.name(episode.index)}"
-            observation(episode.obs, config.obs.keys, name)
-            if (self._blind or config.obs.cameras) and not (episode.states.size and episode.model_file):
-                raise InputError(f"{name} has no states or no model_file, from which pictures are to be rendered")
-            if isinstance(source, Wvm):
-                self._check_seen(name, episode, source)
-
-    def _check_seen(self, name: str, episode: Episode, source: Wvm) -> None:
-        """Raises InputError unless the critic can judge the episode."""
-        fps = source.critic.fps
-        rendered = np.arange(0, len(episode), CONTROL_FREQUENCY // frame_rate(fps, CONTROL_FREQUENCY))
-        steps = rendered if self._blind else self._found.frame_steps(episode.index)
-        if len(nearest(steps, CONTROL_FREQUENCY / fps)) < CLIP:
-            raise InputError(
-                f"{name} is shorter than a clip of the critic, {CLIP} frames at {fps:g} a second: remove it"
-            )
-        source.check_told(name, episode.instruction)
-
-    @property
-    def identity(self) -> str:
-        return f"{self._found.path.name} {self._found.fingerprint}"
-
-    def dataset(self) -> Dataset:
-        if (critic := self._blind) is None:
-            return self._found
-        return Dataset(
-            shown(
-                self._found,
-                [critic.camera],
-                frame_rate(critic.fps, CONTROL_FREQUENCY),
-                critic.size,
-                self.config.data.workers,
-            )
-        )
-
-
-def _check_environment(found: Dataset, env: TaskConfig) -> None:
-    """Raises InputError unless the episodes are of this environment, robot and control rate."""
-    given = found.env_args.get("env_kwargs", {})
-    robots = given.get("robots")
-    theirs = {"env_name": found.env_args.get("env_name"), "control_freq": found.control_freq}
-    theirs |= {"robots": robots[0] if isinstance(robots, list) and len(robots) == 1 else robots}
-    theirs |= {name: given.get(name) for name in env.options}
-    ours = {"env_name": env.environment, "control_freq": CONTROL_FREQUENCY, "robots": env.robot, **env.options}
-    for name, wanted in ours.items():
-        if theirs[name] != wanted:
-            raise InputError(
-                f"{found.path}: its env_args have {name}={theirs[name]}, env={env.name} {wanted}: choose the env that "
-                "its episodes are of"
-            )
-
-
 def origin(config: TrainConfig, source: Source) -> Origin:
     """The episodes that a run needs, with frames for a source that sees them.
 
@@ -197,6 +127,7 @@ def prepared(
     with stage("episodes"):
         dataset = origin.dataset()
         episodes = list(dataset)
+        observation(episodes[0].obs, config.obs.keys, f"{dataset.path}: {dataset.name(0)}")
     with stage("values"):
         labels = tracks(dataset, source)
     values, delta = [track.progress for track in labels], config.value.advantages(labels)

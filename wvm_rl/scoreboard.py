@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
-from wvm_rl.scores import BARS, COMPARED, SCORES
+from wvm_rl.report import BARS
+from wvm_rl.scores import COMPARED, SCORES
 
 COLUMNS = {  # of the table: title -> key of the scores
     "Hesitation-RMSE": "hesitation_rmse",

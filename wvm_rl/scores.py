@@ -1,4 +1,4 @@
-"""Scores of value sources on the benchmark's clips, as in the paper, from trajectory to report.
+"""Scores of value sources on the benchmark's clips, as in the paper, a trajectory's and a model's.
 
 A row is what one model says of one clip. Everything else is a function of rows: per trajectory, then the mean over a
 task's, then the mean over tasks; areas under ROC curves are taken within tasks. 95 % bootstrap intervals resample
@@ -31,18 +31,6 @@ Row = Mapping[str, Any]
 CLIPS = ("bench", *MADE)  # episodes as they were, and those made from experts'; any other clip is a shift, scored apart
 ANCHORS = 5  # control steps between two chunks whose advantages are ranked
 COMPARED = ("hesitation_rmse", "retry_voc", "lapse_auroc")  # with the other models, in pairs
-BARS = {  # what the shipped critic is to reach; the first is a ceiling beside that of the floor + 0.01
-    "hesitation_rmse": 0.04,
-    "retry_voc": 0.95,
-    "expert_voc": 0.995,
-    "cycle_voc": 0.9,
-    "frozen_range": 0.05,
-    "failure_auroc": 0.95,
-    "lapse_auroc": 0.9,
-}
-CEILINGS = ("hesitation_rmse", "frozen_range")
-SHIFT_BARS = {"hesitation_rmse": 0.08, "retry_voc": 0.75}
-BARRED = ("moved5", "moved10", "lit", "textured")  # shifts that have these bars
 
 
 def trajectories(
@@ -237,56 +225,3 @@ def compared(subject: Sequence[Row], other: Sequence[Row]) -> dict[str, Any]:
     (own, first), (others, second) = (auroc(_lapses(rows), joint=True) for rows in (subject, other))
     found["lapse_auroc"], found["lapse_auroc_ci95"] = own - others, list(interval(first - second))
     return found
-
-
-def unshifted(rows: Sequence[Row]) -> dict[str, list[Row]]:
-    """Model -> its rows but for those of shifts; the first is the subject."""
-    names = dict.fromkeys(row["model"] for row in rows)
-    return {name: [row for row in rows if row["model"] == name and row["clip"] in CLIPS] for name in names}
-
-
-def report(rows: Sequence[Row], floor: str | None, conditions: Mapping[str, Any]) -> dict[str, Any]:
-    """Content of `bench.json`: the first model's scores flat and by task, all models' under `models`.
-
-    Args:
-        floor: model whose Hesitation-RMSE no critic can be asked to beat.
-        conditions: what else a reader must know: frames a second, horizon and the like.
-    """
-    models: dict[str, Any] = {}
-    by_model = unshifted(rows)
-    for name, own in by_model.items():
-        tasks = dict.fromkeys(row["task"] for row in own)
-        models[name] = pooled(own) | {"tasks": {task: pooled([r for r in own if r["task"] == task]) for task in tasks}}
-    subject = next(iter(models))
-    for name, scores in models.items():
-        if name != subject:
-            scores["difference"] = compared(by_model[subject], by_model[name])
-        for part, lowest in ((scores, models.get(floor or "")), *_pairs(scores, models.get(floor or ""))):
-            part["hesitation_floor"] = lowest["hesitation_rmse"] if lowest else None
-        scores["bars_met"] = met(scores)
-    shifts: dict[str, Any] = {}
-    for shift in dict.fromkeys(row["clip"] for row in rows if row["clip"] not in CLIPS):
-        own = [row for row in rows if row["clip"] == shift]
-        shown = [name for name in by_model if any(row["model"] == name for row in own)]
-        shifts[shift] = {name: pooled([row for row in own if row["model"] == name]) for name in shown}
-        if shift in BARRED:
-            for scores in shifts[shift].values():
-                scores["bars_met"] = _reached(scores, SHIFT_BARS)
-    rejected = sum(row["kind"] == "rejected" for row in by_model[subject])
-    whole = {"model": subject, **conditions, "rejected": rejected, **models[subject]}
-    return whole | {"models": models, "shifts": shifts}
-
-
-def _pairs(scores: dict[str, Any], floor: dict[str, Any] | None) -> list[tuple[dict[str, Any], dict[str, Any] | None]]:
-    return [(part, floor["tasks"][task] if floor else None) for task, part in scores["tasks"].items()]
-
-
-def met(scores: Mapping[str, Any]) -> list[str]:
-    """The bars that a model's pooled scores reach; without a floor not that of Hesitation-RMSE, which is unknown."""
-    floor = scores["hesitation_floor"]
-    highest = -np.inf if floor is None else min(BARS["hesitation_rmse"], floor + 0.01)
-    return _reached(scores, {**BARS, "hesitation_rmse": highest})
-
-
-def _reached(scores: Mapping[str, Any], bars: Mapping[str, float]) -> list[str]:
-    return [key for key, bar in bars.items() if (scores[key] <= bar if key in CEILINGS else scores[key] >= bar)]

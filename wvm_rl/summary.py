@@ -1,7 +1,7 @@
-"""The content of a run folder's `config.yaml` and `summary.json`."""
+"""The content of a run folder's `config.yaml` and `summary.json`, and its outcome as it is printed."""
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +9,8 @@ import numpy as np
 import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from rich.console import Console
+from rich.table import Table
 
 from agents.base import effective_fraction
 from wvm_rl.config import GROUPS, TrainConfig
@@ -36,13 +38,23 @@ def restored(folder: Path) -> TrainConfig:
         node = OmegaConf.structured(TrainConfig)
         for group, registry in GROUPS.items():
             node[group] = OmegaConf.structured(registry[choices[group]])
-        settings: Any = OmegaConf.to_object(OmegaConf.merge(node, content))
+        _set(node, content)
+        settings: Any = OmegaConf.to_object(node)
     except OSError as error:
         raise InputError(f"{path} is not there: give the folder of a run of wvm_rl.train") from error
     except (yaml.YAMLError, KeyError, TypeError, AttributeError, OmegaConfBaseException) as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"{path} is not of this code ({reason}): use the commit in its versions.json") from error
     return settings
+
+
+def _set(node: Any, content: dict[str, Any]) -> None:
+    """Sets a configuration to what was written: of free dictionaries no default comes back."""
+    for key, value in content.items():
+        if isinstance(value, dict) and is_dataclass(OmegaConf.get_type(node, key)):
+            _set(node[key], value)
+        else:
+            node[key] = value
 
 
 def outcome(rows: Sequence[Sequence[dict]]) -> dict[str, Any]:
@@ -98,3 +110,26 @@ def summarise(
 
 def _choice(registry: dict[str, type], config: Any) -> str:
     return next(name for name, choice in registry.items() if choice is type(config))
+
+
+def show(summary: dict[str, Any], folder: Path) -> None:
+    """Prints a run's outcome as a small table."""
+    low, high = summary["success_ci95"]
+    seconds = summary["median_seconds_to_success"]
+    table = Table(show_header=False, title=_title(summary))
+    table.add_row("success", f"{summary['success_rate']:.2f}  (95 % interval {low:.2f} to {high:.2f})")
+    low, high = summary["success_in_budget_ci95"]
+    table.add_row("success in budget", f"{summary['success_in_budget']:.2f}  ({low:.2f} to {high:.2f})")
+    table.add_row("median time to success", "none succeeded" if seconds is None else f"{seconds:.1f} s")
+    table.add_row("rollouts", f"{summary['rollouts']} from {summary['seeds']} training seed(s)")
+    table.add_row("samples kept", f"{summary['kept_fraction']:.0%} of {summary['samples']} control steps")
+    table.add_row("effective sample size", f"{summary['ess_fraction']:.0%}")
+    for stage, wall in summary["wall_seconds"].items():
+        table.add_row(f"seconds: {stage}", f"{wall:.1f}")
+    console = Console(soft_wrap=True)
+    console.print(table)
+    console.print(f"run folder: {folder}", markup=False, highlight=False)
+
+
+def _title(summary: dict[str, Any]) -> str:
+    return f"{summary['env']}: {summary['agent']} with {summary['policy']} policy, values from {summary['value']}"

@@ -16,16 +16,16 @@ from omegaconf import OmegaConf
 from agents.chunks import build
 from agents.saved import Saved, save
 from agents.trainer import train
-from envs.rollout import Recording
+from envs.performer import Recording
 from wvm_rl import cli, figures, films
 from wvm_rl.config import GROUPS, TrainConfig, run_name
 from wvm_rl.errors import InputError
 from wvm_rl.evaluation import evaluate, initial_states
 from wvm_rl.files import exclusive
 from wvm_rl.inspect import inspected, warning
-from wvm_rl.runs import Run, check, read_summary, shared, show
+from wvm_rl.runs import Run, check, read_summary, shared
 from wvm_rl.samples import Samples, origin, pictures, prepared
-from wvm_rl.summary import described, summarise
+from wvm_rl.summary import described, show, summarise
 from wvm_rl.values.wvm import Wvm
 
 ROLLOUTS = "rollouts.jsonl"  # beside the checkpoints, while not all jobs of a program are finished

@@ -42,7 +42,8 @@ class PolicyConfig:
     """A chunked policy: predicts `horizon` actions, of which `execute` are carried out (receding horizon).
 
     Subclasses implement
-        init(rng, spec) -> params
+        init(rng, spec) -> params, a dictionary; with a condition (spec.cond > 0) it holds `cond` [C], the stand-in for
+            one that is unknown, as `agents.policies.network` makes it
         loss(params, batch, rng) -> [B], per sample, before reduction
         sample(params, obs [B,O], rng, cond [B,C] | None, guidance) -> actions [B,H,A]
     """
@@ -89,3 +90,16 @@ class Constant:
 def chunk_mean(error: Any, valid: Any) -> Any:
     """Mean of `error` [B,H,A] over the action dimensions and the valid steps of each chunk, [B]."""
     return jnp.sum(error.mean(-1) * valid, -1) / jnp.sum(valid, -1)
+
+
+def weighted_mean(weight: Any, loss: Any) -> Any:
+    """Loss of a batch from those of its samples [B] f32, Eq. E.5: sum(w*l) / (sum(w) + 1e-6).
+
+    Raises:
+        InputError: a loss of another shape, which would be weighed wrongly or not at all.
+    """
+    if jnp.shape(loss) != jnp.shape(weight):
+        raise InputError(
+            f"the policy's loss has shape {jnp.shape(loss)}: must be {jnp.shape(weight)}, one number a sample"
+        )
+    return jnp.sum(weight * loss) / (jnp.sum(weight) + 1e-6)

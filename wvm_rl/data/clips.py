@@ -7,8 +7,9 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from wvm_rl.data.episodes import Dataset, Episode, write, write_part
+from wvm_rl.data.episodes import Dataset, Episode
 from wvm_rl.data.layout import NO_LAPSES
+from wvm_rl.data.writing import write, write_part
 from wvm_rl.files import once
 
 FROZEN_SECONDS = 5.0

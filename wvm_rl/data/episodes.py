@@ -9,7 +9,7 @@ latter and open all the same.
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -18,15 +18,11 @@ from typing import Any
 import h5py
 import numpy as np
 
-from wvm_rl.data.layout import KINDS, LAYOUT, NO_LAPSES, QUALITIES, check
+from wvm_rl.data.layout import KINDS, LAYOUT, NO_LAPSES, QUALITIES, check, single
+from wvm_rl.data.rates import nearest
 from wvm_rl.errors import InputError
-from wvm_rl.files import atomic
 
-__all__ = ["KINDS", "LAYOUT", "QUALITIES", "Dataset", "Episode", "write", "write_frames", "write_part"]
-
-# Neighbouring frames share a chunk, so gzip finds the last one within its window: a fifth of the raw bytes at level 1,
-# a third of what lzf or one chunk a frame need, and faster than those to write and to read.
-FRAMES_A_CHUNK = 32
+__all__ = ["KINDS", "LAYOUT", "QUALITIES", "Dataset", "Episode"]
 
 
 @dataclass
@@ -211,82 +207,6 @@ def drawable(demo: h5py.Group) -> bool:
     return bool("states" in demo and demo["states"].size and demo.attrs.get("model_file"))
 
 
-def frame_rate(least: float, steps: int) -> int:
-    """Lowest whole number of frames a second, at least `least`, that falls on control steps, `steps` a second.
-
-    Raises:
-        InputError: there are fewer steps.
-    """
-    if least > steps:
-        raise InputError(f"{least:g} frames a second are wanted, of {steps} control steps: more than there are")
-    return next(rate for rate in range(1, steps + 1) if rate >= least and steps % rate == 0)
-
-
-def nearest(step: np.ndarray, interval: float) -> np.ndarray:
-    """Rows of the control steps [F] that are nearest to each moment 0, interval, 2 interval, ... up to the last."""
-    moments = np.arange(0, step[-1] + 0.5, interval)  # the last frame is nearest to one of them at most
-    return np.abs(step[:, None] - moments).argmin(0)
-
-
-# Writing. Files of HDF5's oldest format: newer ones hold the time at which a group was made, so equal episodes would
-# not give equal bytes.
-
-
-def write_part(path: Path, episode: Episode) -> None:
-    """Writes one episode, whole or not at all; equal episodes give equal bytes."""
-    with atomic(path) as partial, h5py.File(partial, "w", libver="earliest") as file:
-        _write(file.create_group("demo"), episode)
-
-
-def write(path: Path, parts: Sequence[Path], env_args: dict[str, Any]) -> None:
-    """Joins the parts of `write_part` into one dataset, whole or not at all; equal parts give equal bytes."""
-    with atomic(path) as partial, h5py.File(partial, "w", libver="earliest") as file:
-        data = file.create_group("data")
-        total = 0
-        for index, part in enumerate(parts):
-            with h5py.File(part, "r") as source:
-                source.copy("demo", data, name=f"demo_{index}")
-            total += int(data[f"demo_{index}"].attrs["num_samples"])
-        data.attrs["env_args"] = json.dumps(env_args, sort_keys=True)
-        data.attrs["total"] = total
-
-
-def write_frames(demo: h5py.Group, frames: dict[str, np.ndarray], step: np.ndarray) -> None:
-    """Writes `frames/<camera>` [F,H,W,3] u8 and `frames/step` [F] of one episode."""
-    for camera in sorted(frames):
-        images = frames[camera]
-        chunk = (min(FRAMES_A_CHUNK, len(images)), *images.shape[1:])
-        demo.create_dataset(f"frames/{camera}", data=images, chunks=chunk, compression="gzip", compression_opts=1)
-    demo["frames/step"] = np.asarray(step, np.int32)
-
-
-def _write(demo: h5py.Group, episode: Episode) -> None:
-    dones = np.zeros(len(episode), np.int64)
-    dones[-1] = 1
-    demo["actions"] = episode.actions.astype(np.float32)
-    demo["states"] = episode.states.astype(np.float64)
-    demo["rewards"] = episode.rewards.astype(np.float32)
-    demo["dones"] = dones
-    for key in sorted(episode.obs):
-        demo[f"obs/{key}"] = _single(episode.obs[key])
-    if len(episode.phase):
-        demo["phase"] = episode.phase.astype(np.int32)
-    if episode.frames:
-        write_frames(demo, episode.frames, episode.frame_step)
-    demo.attrs["num_samples"] = len(episode)
-    demo.attrs["model_file"] = episode.model_file
-    demo.attrs["instruction"] = episode.instruction
-    demo.attrs["success"] = bool(episode.success)
-    demo.attrs["quality"] = episode.quality
-    demo.attrs["lapses"] = episode.lapses.astype(np.int32).reshape(-1, 3)
-    if episode.seed is not None:
-        demo.attrs["seed"] = int(episode.seed)
-    check(f"episode {episode.index}", demo)
-
-
-# Reading
-
-
 class _Stored(Mapping[str, np.ndarray]):
     """Observations of a file, each read once: images among them may outweigh all else, and few ask for them."""
 
@@ -295,7 +215,7 @@ class _Stored(Mapping[str, np.ndarray]):
 
     def __getitem__(self, key: str) -> np.ndarray:
         if key not in self._read:
-            self._read[key] = _single(self._group[key][()])
+            self._read[key] = single(self._group[key][()])
         return self._read[key]
 
     def __iter__(self) -> Iterator[str]:
@@ -312,20 +232,21 @@ def _read(index: int, demo: h5py.Group) -> Episode:
     success = bool(attributes.get("success", rewards.max() > 0 if "rewards" in demo else True))
     return Episode(
         index=index,
-        instruction=str(attributes.get("instruction", "")),
+        instruction=_text(attributes, "instruction"),
         success=success,
-        quality=str(attributes.get("quality", "expert" if success else "failure")),
+        quality=_text(attributes, "quality") or ("expert" if success else "failure"),
         lapses=np.asarray(attributes.get("lapses", NO_LAPSES), np.int32),
         actions=demo["actions"][()].astype(np.float32),
         rewards=rewards,
         obs=_Stored(demo.get("obs", {})),
         states=demo["states"][()].astype(np.float64) if "states" in demo else np.zeros((length, 0)),
-        model_file=str(attributes.get("model_file", "")),
+        model_file=_text(attributes, "model_file"),
         phase=demo["phase"][()] if "phase" in demo else np.zeros(0, np.int32),
         seed=int(attributes["seed"]) if "seed" in attributes else None,
     )
 
 
-def _single(array: np.ndarray) -> np.ndarray:
-    """Numbers as f32; images stay u8."""
-    return array if array.dtype == np.uint8 else array.astype(np.float32)
+def _text(attributes: h5py.AttributeManager, name: str) -> str:
+    """An attribute's text, which some writers store as bytes; empty without."""
+    found = attributes.get(name, "")
+    return found.decode() if isinstance(found, bytes) else str(found)

@@ -56,3 +56,8 @@ def _check_frames(name: str, frames: h5py.Group, length: int) -> None:
                 f"{name}/{camera} is {frames[camera].dtype} {list(shape)}, must be uint8 [{len(step)},H,W,3]: "
                 f"render the frames again"
             )
+
+
+def single(array: np.ndarray) -> np.ndarray:
+    """Numbers as f32; images stay u8."""
+    return array if array.dtype == np.uint8 else array.astype(np.float32)

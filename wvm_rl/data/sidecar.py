@@ -35,7 +35,7 @@ class Track(NamedTuple):
 def beside(dataset: Path, source: str, fingerprint: str) -> Path:
     """Where a dataset's values of a source lie: those of several critics side by side."""
     short = hashlib.sha256(fingerprint.encode()).hexdigest()[:8]
-    return dataset.with_suffix(f".{source}-{short}.parquet")
+    return dataset.with_name(f"{dataset.name.removesuffix('.hdf5')}.{source}-{short}.parquet")
 
 
 def write_part(path: Path, episode: int, track: Track) -> None:

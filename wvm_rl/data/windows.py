@@ -12,7 +12,7 @@ import numpy as np
 
 from wvm_rl.errors import InputError
 
-PREFIX, CURRENT, FUTURE = slice(0, 1), slice(1, 5), slice(5, 9)
+CURRENT = slice(1, 5)  # of a clip's frames; before them the prefix, after them the future
 CLIP, ANCHOR = 9, 4  # frames of a clip; place of frame t in it
 
 NO_TEXT = ""  # the only instruction of films, and of who learned from them, that come without

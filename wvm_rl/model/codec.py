@@ -1,4 +1,4 @@
-"""Pixels to normalised latents and back: the VAE with the statistics measured after its training, frozen then."""
+"""Pixels to normalised latents: the VAE with the statistics measured after its training, frozen then."""
 
 from dataclasses import dataclass
 
@@ -47,12 +47,6 @@ class Codec:
         groups = frames.reshape(-1, GROUP, *frames.shape[1:])
         latents = jax.lax.map(lambda group: self.encode(params, group, statistics), groups)
         return latents.reshape(-1, *latents.shape[2:])
-
-    def decode(self, params: Params, latents: Array, statistics: LatentStatistics) -> Array:
-        """Normalised latents [B,1+k,h,w,z] -> u8 frames [B,1+4k,H,W,3]."""
-        z = latents * jnp.asarray(statistics.std) + jnp.asarray(statistics.mean)
-        video = jnp.clip(self.graph.merge(params).decode(z), -1.0, 1.0)
-        return jnp.round((video + 1.0) * 127.5).astype(jnp.uint8)
 
 
 def to_unit(frames: Array) -> Array:

@@ -18,6 +18,7 @@ from wvm_rl.files import atomic
 from wvm_rl.model import weights
 from wvm_rl.model.codec import Codec, LatentStatistics
 from wvm_rl.model.config import read
+from wvm_rl.model.critic_folder import check_vacant
 from wvm_rl.model.inference import Inference
 from wvm_rl.model.presets import PRESETS, WvmConfig
 from wvm_rl.model.reading import Reading
@@ -25,7 +26,6 @@ from wvm_rl.model.text import Umt5TextConfig, default_cache
 from wvm_rl.model.wvm import WorldValueModel
 
 FORMAT = 2  # of config.json
-SHIPPED = Path(__file__).parents[1] / "critics"
 
 
 @dataclass
@@ -135,9 +135,10 @@ class Critic:
             beside: files that the card shows, copied.
 
         Raises:
-            InputError: the folder holds something else than a critic, which would be lost.
+            InputError: the folder holds something else than a critic, or other files beside one: they would be lost.
         """
-        check_vacant(Path(folder))
+        beside = list(beside)
+        check_vacant(Path(folder), [path.name for path in beside])
         with atomic(Path(folder)) as partial_folder:
             partial_folder.mkdir()
             weights.save(partial_folder / "model.safetensors", self.params)
@@ -156,8 +157,11 @@ class Critic:
                 shutil.copy(path, partial_folder / path.name)
 
     @classmethod
-    def load(cls, folder: Path | str) -> "Critic":
+    def load(cls, folder: Path | str, told: bool = True) -> "Critic":
         """Reads a critic's folder.
+
+        Args:
+            told: whether it is to read instructions by embeddings in the user's cache, which must be of its encoder.
 
         Raises:
             InputError: a file is missing or damaged, or weights and configuration do not fit each other, or this user's
@@ -183,8 +187,10 @@ class Critic:
         channels = config.model.vae.z_dim
         if len(config.latents.mean) != channels or len(config.latents.std) != channels:
             raise InputError(f"{path}: latents needs {channels} means and standard deviations")
+        if not np.isfinite(config.latents.mean + config.latents.std).all() or min(config.latents.std) <= 0:
+            raise InputError(f"{path}: latents needs finite means and standard deviations above 0")
         learned, text = config.text_origin, config.model.text
-        if learned and Path(text.file).expanduser().exists() and text.origin != learned:
+        if told and learned and Path(text.file).expanduser().exists() and text.origin != learned:
             raise InputError(
                 f"{path}: it learned with embeddings of {learned}, {text.file} has those of {text.origin}: move that "
                 "file away and run `python -m wvm_rl.embed` with the critic's encoder"
@@ -215,41 +221,9 @@ class Critic:
             Value [F] f32 and the standard deviation [F] f32 among a frame's overlapping predictions, before smoothing.
 
         Raises:
-            InputError: an episode shorter than a clip, or frames of another size.
+            InputError: an episode shorter than a clip, or frames of another size or type.
         """
         return self.programs.values(clips, batch)
-
-
-def folder_of(critic: str) -> Path:
-    """The folder of a shipped critic, by its name, or the folder given.
-
-    Raises:
-        InputError: neither, or both.
-    """
-    shipped = {path.name: path for path in SHIPPED.iterdir()}
-    folder = shipped.get(critic, Path(critic).expanduser())
-    if critic in shipped and _holds_critic(Path(critic)) and Path(critic).resolve() != folder.resolve():
-        raise InputError(f"critic={critic} is shipped and a folder here, too: give ./{critic}, or rename the folder")
-    if not folder.is_dir():
-        raise InputError(f"critic={critic} is neither a folder nor a shipped critic: {', '.join(shipped)}")
-    return folder
-
-
-def check_vacant(folder: Path) -> None:
-    """Raises InputError if a path holds something else than a critic, which one that is saved there would replace."""
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"{folder} is a file: choose a folder")
-    if folder.is_dir() and any(folder.iterdir()) and not _holds_critic(folder):
-        raise InputError(f"{folder} is not empty and holds no critic: choose another folder")
-
-
-def _holds_critic(folder: Path) -> bool:
-    """Whether a folder's config.json is a critic's, of whatever format."""
-    try:
-        content = json.loads((folder / "config.json").read_text())
-    except (OSError, ValueError):
-        return False
-    return isinstance(content, dict) and {"format", "preset", "latents"} <= content.keys()
 
 
 def _named(prefix: str, shapes: dict[str, Any]) -> dict[str, Any]:

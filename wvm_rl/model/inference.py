@@ -92,6 +92,8 @@ class Inference:
         self, clips: Iterable[tuple[np.ndarray, str]], batch: int = 16
     ) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
         """See `Critic.values`."""
+        if batch < 1:
+            raise InputError(f"batch={batch} must be at least 1 episode")
         waiting = self.encoded(clips)
         slots: list[_Track | None] = [None] * batch
         state = np.array(Overlap.start(batch))
@@ -196,6 +198,10 @@ class Inference:
             return np.asarray(self.encode(self._vae, group)[:, 1])
 
         for index, (frames, instruction) in enumerate(clips):
+            if frames.ndim != 4 or frames.dtype != np.uint8:
+                raise InputError(
+                    f"episode {index} has frames {frames.dtype}{list(frames.shape)}, the critic reads uint8[F, H, W, 3]"
+                )
             if len(frames) < CLIP:
                 raise InputError(f"episode {index} has {len(frames)} frames, fewer than the {CLIP} of a clip: drop it")
             fitted = fit_size(frames, self.model.config.size)

@@ -11,10 +11,11 @@ import numpy as np
 from wvm_rl.errors import InputError
 from wvm_rl.model import weights
 from wvm_rl.model.codec import LatentStatistics
-from wvm_rl.model.critic import Critic, folder_of
+from wvm_rl.model.critic import Critic
+from wvm_rl.model.critic_folder import folder_of
 from wvm_rl.model.layers import Array
 from wvm_rl.model.presets import WvmConfig
-from wvm_rl.model.wan import load, published
+from wvm_rl.model.wan import load
 from wvm_rl.model.weights import Params, Target
 from wvm_rl.model.wvm import WorldValueModel
 
@@ -68,6 +69,12 @@ class PretrainedConfig:
             for name in modules:
                 _compare(self.critic, name, own[name], wanted[name], ("head",) if name == "value" else ())
             _compare(self.critic, "model", own, wanted, (*modules, "first_frame"))  # which adds no parameters
+            learned = self._critic.config.text_origin
+            if learned and learned != config.text.origin:
+                raise InputError(
+                    f"pretrained.critic={self.critic} learned with embeddings of {learned}, {config.text.file} has "
+                    f"those of {config.text.origin}: give another wvm.text.file"
+                )
             return {"vae": self._critic.fingerprint}  # the one fingerprint of all its weights
         if self.path is None:
             return {}
@@ -76,7 +83,7 @@ class PretrainedConfig:
         _compare(self.path, "transformer", asdict(transformer), wanted, ignored=load.EXECUTION)
         vae, _ = load.vae_config(load.folder_of(self.path, "vae"))
         _compare(self.path, "vae", asdict(vae), asdict(config.vae))
-        parts = {part: published.fingerprint(load.folder_of(self.path, part)) for part in ("transformer", "vae")}
+        parts = {part: load.fingerprint(load.folder_of(self.path, part)) for part in ("transformer", "vae")}
         return parts | {"value": self.value}
 
     def sees_alike(self, config: WvmConfig) -> bool:
@@ -132,7 +139,7 @@ class PretrainedConfig:
     @cached_property
     def _critic(self) -> Critic:
         assert self.critic is not None
-        return Critic.load(folder_of(self.critic))
+        return Critic.load(folder_of(self.critic), told=False)  # this training reads `wvm.text.file`
 
 
 def _floats(params: weights.Params) -> dict[str, np.ndarray]:

@@ -76,7 +76,7 @@ def fill(
         first_frame: whether every window has a third latent, of its episode's first frame standing still.
 
     Raises:
-        InputError: the folder holds a pool of something else.
+        InputError: the folder holds a pool of something else, or a part of one.
     """
     chunks = -(-count // CHUNK_WINDOWS)
     size = chunks * CHUNK_WINDOWS
@@ -91,6 +91,8 @@ def fill(
         note = json.loads(progress.read_text())
         if note["meta"] != json.loads(json.dumps(meta)) or note["size"] != size:
             raise InputError(f"{folder} holds a pool of other windows: choose another folder or remove it")
+        if absent := [name for name in shapes if not (folder / f"{name}.npy").exists()]:
+            raise InputError(f"{folder} lacks {absent[0]}.npy: remove the folder, and its windows are encoded again")
         done = note["chunks"]
     else:
         for name, (shape, kind) in shapes.items():

@@ -1,5 +1,6 @@
 """Named sizes of the World Value Model; presets differ in numbers, and in where text tokens come from."""
 
+import math
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -27,8 +28,8 @@ class WvmConfig:
     def __post_init__(self) -> None:
         if self.vae.temporal_factor != CHUNK:
             raise InputError(f"the VAE's temporal factor is {self.vae.temporal_factor}, a chunk needs {CHUNK}")
-        cell = self.vae.spatial_factor * max(self.transformer.patch_size[1:])
-        if self.size % cell:
+        cell = self.vae.spatial_factor * math.lcm(*self.transformer.patch_size[1:])
+        if self.size < 1 or self.size % cell:
             raise InputError(f"size={self.size} must be a multiple of {cell} (VAE factor x transformer patch)")
         if self.transformer.in_channels != self.vae.z_dim or self.transformer.out_channels != self.vae.z_dim:
             raise InputError(f"the transformer's channels must equal the VAE's z_dim={self.vae.z_dim}")

@@ -22,6 +22,8 @@ class Reading:
     def __post_init__(self) -> None:
         if min(self.prefixes, self.smooth) < 0:
             raise InputError(f"reading.prefixes={self.prefixes} and reading.smooth={self.smooth} must be at least 0")
+        if self.prefixes == 1:
+            raise InputError("reading.prefixes=1 cannot be spread over [0, 1]: give 0, or at least 2")
 
     def smoothed(self, value: np.ndarray) -> np.ndarray:
         """Values [F] averaged with their neighbours, the outer ones with copies of themselves."""

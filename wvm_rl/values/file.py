@@ -130,6 +130,12 @@ class Predictions:
         self._rows = {key: rows.sort_values("frame") for key, rows in table.groupby(["task", "clip", "episode"])}
         self.digest = hashlib.sha256(self.path.read_bytes()).hexdigest()
 
+    def check(self, task: str, clip: str, episodes: int) -> None:
+        """Raises InputError unless there are values of so many episodes of a task's clips."""
+        for index in range(episodes):
+            if (task, clip, index) not in self._rows:
+                raise InputError(f"{self.path} has no rows of {task}, clip {clip}, episode {index}")
+
     def part(self, task: str, clip: str) -> "Part":
         """The source for the dataset of a task's clips."""
         return Part(self, task, clip)

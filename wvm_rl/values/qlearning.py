@@ -51,7 +51,7 @@ class IQL:
         data, lengths = transitions(dataset, self.config.chunk, self.config.discount), dataset.lengths
         graph = graph_of(StateNet, data["state"].shape[1])
         trained = fingerprint([self.fingerprint, dataset.fingerprint])[:8]
-        path = dataset.path.with_suffix(f".{self.name}-{trained}.safetensors")
+        path = dataset.path.with_name(f"{dataset.path.name.removesuffix('.hdf5')}.{self.name}-{trained}.safetensors")
         params = kept(graph, path, partial(fitted, self.config, data))
         value = np.asarray(jax.jit(lambda state: graph.merge(params)(state))(data["state"]))
         ends = np.cumsum(lengths)

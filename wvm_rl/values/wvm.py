@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from wvm_rl.data.episodes import Dataset, frame_rate, nearest
+from wvm_rl.data.episodes import Dataset
+from wvm_rl.data.rates import frame_rate, nearest
 from wvm_rl.data.windows import CLIP
 from wvm_rl.errors import InputError
+from wvm_rl.model.critic_folder import folder_of
 from wvm_rl.values.base import ValueConfig, Values
 
 if TYPE_CHECKING:
@@ -122,6 +124,6 @@ class WvmConfig(ValueConfig):
             raise InputError(f"value.lower={self.lower:g} needs deviations of several draws: give value.draws=8")
 
     def source(self) -> Wvm:
-        from wvm_rl.model.critic import Critic, folder_of  # the other sources need no JAX
+        from wvm_rl.model.critic import Critic  # the other sources need no JAX
 
         return Wvm(Critic.load(folder_of(self.critic)), self.draws)

@@ -1,21 +1,20 @@
 """Wan models from and to folders of published weights: `load_transformer`, `load_vae` and their `save_` twins."""
 
+import hashlib
 import json
-from dataclasses import asdict, dataclass, fields
-from functools import cached_property
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
 from wvm_rl.errors import InputError
-from wvm_rl.model.layers import Array
-from wvm_rl.model.wan import published, rope
-from wvm_rl.model.wan.transformer import TransformerConfig, WanTransformer
-from wvm_rl.model.wan.vae import Vae, VaeConfig
-from wvm_rl.model.weights import Graph, Params, graph_of
+from wvm_rl.model.wan import published
+from wvm_rl.model.wan.pretrained import Transformer, VideoVae, transformer_graph
+from wvm_rl.model.wan.transformer import TransformerConfig
+from wvm_rl.model.wan.vae import VaeConfig
+from wvm_rl.model.weights import Params
 from wvm_rl.sharding import placed
 
 # Keys of published configurations that only this value is supported of; null where the layout lacks them.
@@ -35,116 +34,8 @@ ORIGINAL = {  # keys of an original transformer's config.json
     "freq_dim": "freq_dim",
     "eps": "eps",
 }
+SAMPLE = 65536  # bytes
 VAE_FIXED = {"is_residual": True, "attn_scales": [], "dropout": 0.0}
-
-
-@dataclass
-class Transformer:
-    """A Wan video transformer with its weights.
-
-    Attributes:
-        config: its sizes.
-        params: its parameters by our names.
-    """
-
-    config: TransformerConfig
-    params: Params
-
-    @cached_property
-    def _graph(self) -> Graph:
-        return transformer_graph(self.config)
-
-    @cached_property
-    def _compiled(self) -> Any:
-        return jax.jit(self.forward)
-
-    def forward(self, params: Params, latents: Array, timestep: Array, text: Array) -> Array:
-        """The pure function of parameters and inputs, to be differentiated or compiled; timestep is [B,G]."""
-        rows, columns = self.config.patch_size[1:]
-        _, frames, height, width, _ = latents.shape
-        positions = rope.grid(list(range(frames)), height // rows, width // columns)
-        table = rope.table(positions, self.config.attention_head_dim)
-        return self._graph.merge(params)(latents, timestep, text, table)[0]
-
-    def __call__(self, latents: Array, timestep: Array, text: Array) -> Array:
-        """Wan's convention: timestep 1000 is noise, 0 is data; the output estimates noise - data.
-
-        Args:
-            latents: [B,T,H,W,C], normalised.
-            timestep: [B], or [B,G] for G groups of consecutive tokens: latent frames, or single tokens.
-            text: [B,L,D]; Wan's pipeline pads it with zeros to 512 tokens.
-
-        Returns:
-            [B,T,H,W,C] f32.
-
-        Raises:
-            InputError: latents whose sides the patch does not divide, or timesteps that do not group the tokens.
-        """
-        _, frames, height, width, _ = latents.shape
-        rows, columns = self.config.patch_size[1:]
-        timestep = timestep[:, None] if timestep.ndim == 1 else timestep
-        tokens = frames * (height // rows) * (width // columns)
-        if height % rows or width % columns or tokens % timestep.shape[1]:
-            raise InputError(
-                f"latents of {frames}x{height}x{width} with {timestep.shape[1]} timesteps do not fit tokens of "
-                f"{rows}x{columns}: sides must be multiples, timesteps one a sample, a latent frame or a token"
-            )
-        return self._compiled(self.params, latents, timestep, text)
-
-
-@dataclass
-class VideoVae:
-    """A Wan video VAE with its weights and the statistics of its latents.
-
-    Attributes:
-        config: its sizes.
-        params: its parameters by our names.
-        mean, std: [z], of each latent channel.
-    """
-
-    config: VaeConfig
-    params: Params
-    mean: list[float]
-    std: list[float]
-
-    @cached_property
-    def _graph(self) -> Graph:
-        return graph_of(Vae, self.config)
-
-    @cached_property
-    def _functions(self) -> tuple[Any, Any]:
-        mean, std = np.asarray(self.mean, np.float32), np.asarray(self.std, np.float32)
-
-        def encode(params: Params, video: Array) -> Array:
-            return (self._graph.merge(params).encode(video)[0] - mean) / std
-
-        def decode(params: Params, latents: Array) -> Array:
-            return self._graph.merge(params).decode(latents * std + mean)
-
-        return jax.jit(encode), jax.jit(decode)
-
-    def encode(self, video: Array) -> Array:
-        """[B,1+4k,H,W,3] in [-1,1] -> normalised posterior mean [B,1+k,h,w,z].
-
-        Raises:
-            InputError: other numbers of frames, or sides that the latents' cells do not divide.
-        """
-        space, time = self.config.spatial_factor, self.config.temporal_factor
-        if (video.shape[1] - 1) % time or video.shape[2] % space or video.shape[3] % space:
-            raise InputError(
-                f"video of {video.shape[1]}x{video.shape[2]}x{video.shape[3]}: needs 1 + {time}k frames and sides "
-                f"that are multiples of {space}"
-            )
-        return self._functions[0](self.params, video)
-
-    def decode(self, latents: Array) -> Array:
-        """[B,1+k,h,w,z] -> video [B,1+4k,H,W,3], not clipped to [-1,1]."""
-        return self._functions[1](self.params, latents)
-
-
-def transformer_graph(config: TransformerConfig) -> Graph:
-    """The transformer's parameters by name, without memory."""
-    return graph_of(WanTransformer, config)
 
 
 def load_transformer(path: Path | str, dtype: Any = jnp.float32, sharding: Any = None) -> Transformer:
@@ -183,12 +74,11 @@ def save_transformer(model: Transformer, path: Path | str, layout: str = "diffus
     published.write(Path(path), entries, model.params, content)
 
 
-def load_vae(path: Path | str, dtype: Any = jnp.float32) -> VideoVae:
-    """Reads a VAE's folder: config.json in diffusers' terms, weights in either layout.
+def load_vae(path: Path | str) -> VideoVae:
+    """Reads a VAE's folder: config.json in diffusers' terms, weights in either layout, kept as f32.
 
     Args:
         path: folder of config.json and safetensors files, or a diffusers pipeline's folder with `vae/`.
-        dtype: of kernels, whatever they are stored as; other weights are not rounded.
 
     Raises:
         InputError: as `load_transformer`.
@@ -205,7 +95,7 @@ def load_vae(path: Path | str, dtype: Any = jnp.float32) -> VideoVae:
     weights, shapes = published.Weights(folder), vae._graph.shapes
     layout = "original" if "encoder.head.0.gamma" in weights else "diffusers"
     entries = published.vae_entries(shapes, config.num_res_blocks, layout)
-    vae.params = _placed(weights.read(entries, shapes, dtype), None)
+    vae.params = _placed(weights.read(entries, shapes, jnp.float32), None)
     return vae
 
 
@@ -241,6 +131,19 @@ def folder_of(path: Path | str, part: str) -> Path:
     if not folder.is_dir():
         raise InputError(f"{folder} is no folder: give one with config.json and safetensors files")
     return folder / part if (folder / part / "config.json").exists() else folder
+
+
+def fingerprint(folder: Path) -> str:
+    """Tells published weights apart without reading them whole: configuration, and size and samples of every file."""
+    digest = hashlib.sha256()
+    for path in [*sorted(folder.glob("*.json")), *sorted(folder.glob("*.safetensors"))]:
+        size = path.stat().st_size
+        digest.update(f"{path.name} {size} ".encode())
+        with path.open("rb") as file:
+            for at in range(0, size, max(SAMPLE, size // 64)):
+                file.seek(at)
+                digest.update(file.read(SAMPLE))
+    return digest.hexdigest()
 
 
 def _read(folder: Path, fixed: dict[str, Any]) -> dict[str, Any]:

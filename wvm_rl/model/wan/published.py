@@ -4,7 +4,6 @@ Our parameters are stacked over layers, kernels are [..., inputs, outputs]; publ
 [outputs, inputs, ...]. A table of `Entry` says for every array of ours which tensors hold it.
 """
 
-import hashlib
 import json
 import math
 import re
@@ -24,7 +23,6 @@ from wvm_rl.files import atomic
 
 LAYOUTS = ("diffusers", "original")
 SHARD_BYTES = 5 * 2**30  # of one file
-SAMPLE = 65536  # bytes
 Shapes = dict[str, tuple[int, ...]]
 
 # Ours -> (diffusers, original).
@@ -209,19 +207,6 @@ class Weights:
                     raise InputError(f"{self.folder}: {name} has values that are not finite: fetch it again")
                 tensors.append(tensor)
             yield entry.ours, entry.read(tensors, shapes[entry.ours])
-
-
-def fingerprint(folder: Path) -> str:
-    """Tells published weights apart without reading them whole: configuration, and size and samples of every file."""
-    digest = hashlib.sha256()
-    for path in [*sorted(folder.glob("*.json")), *sorted(folder.glob("*.safetensors"))]:
-        size = path.stat().st_size
-        digest.update(f"{path.name} {size} ".encode())
-        with path.open("rb") as file:
-            for at in range(0, size, max(SAMPLE, size // 64)):
-                file.seek(at)
-                digest.update(file.read(SAMPLE))
-    return digest.hexdigest()
 
 
 def write(folder: Path, entries: list[Entry], params: dict[str, Any], config: dict[str, Any]) -> None:

@@ -59,6 +59,8 @@ class TransformerConfig:
             raise InputError(f"compute_dtype={self.compute_dtype}: choose float32 or bfloat16")
         if self.attention_head_dim % 2:
             raise InputError(f"attention_head_dim={self.attention_head_dim} must be even (rotary pairs)")
+        if self.freq_dim % 2:
+            raise InputError(f"freq_dim={self.freq_dim} must be even (sines and cosines)")
         if min(self.lora_rank, self.text_length) < 0:
             raise InputError(f"lora_rank={self.lora_rank} and text_length={self.text_length} must be 0 or more")
 
@@ -189,7 +191,7 @@ class Stack(nnx.Module):
             block = nnx.merge(graphdef, sharding.gathered(inputs[0]))
             return block(sharding.over_batch(x), modulation, text, rope, inputs[1])
 
-        step = jax.checkpoint(layer) if self.remat else layer
+        step = jax.checkpoint(layer, prevent_cse=False) if self.remat else layer  # a scan needs no barriers
         return jax.lax.scan(step, x, (params, context), unroll=self.unroll)
 
 

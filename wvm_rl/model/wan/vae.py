@@ -38,6 +38,17 @@ class VaeConfig:
             )
         if min(self.base_dim, self.decoder_base_dim, self.z_dim, self.num_res_blocks, self.patch_size) < 1:
             raise InputError("every size of the VAE must be at least 1")
+        if min(self.dim_mult, default=0) < 1:
+            raise InputError(f"dim_mult={self.dim_mult} must hold numbers of at least 1")
+        # Shortcuts average whole groups of channels on the way down, and repeat channels wholly on the way up.
+        folds = [4 * (1 + temporal) for temporal in self.temperal_downsample]
+        down = zip(itertools.pairwise([1, *self.dim_mult]), [*folds, 1])
+        up = zip(itertools.pairwise([self.dim_mult[-1], *self.dim_mult[::-1]]), folds[::-1])
+        if any(a * fold % b for (a, b), fold in down) or any(b * fold % a for (a, b), fold in up):
+            raise InputError(
+                f"dim_mult={self.dim_mult}: widths of neighbouring levels must divide each other, up to the factor 4 "
+                "(8 with time) by which a level shrinks, and the last level may not widen: as in [1, 4, 4]"
+            )
 
     @property
     def spatial_factor(self) -> int:
