@@ -16,6 +16,7 @@ from envs.modelfile import compiled
 from envs.workers import Workers, cores
 from wvm_rl.cli import run
 from wvm_rl.data.episodes import Dataset, drawable
+from wvm_rl.data.layout import text
 from wvm_rl.data.writing import write_frames
 from wvm_rl.errors import InputError
 from wvm_rl.files import atomic, exclusive, once
@@ -149,7 +150,7 @@ def _renderer(path: str) -> Callable[[Job], dict[str, np.ndarray]]:
     def answer(job: Job) -> dict[str, np.ndarray]:
         with h5py.File(path, "r") as file:
             group = file[f"data/{job.demo}"]
-            model, every = compiled(str(group.attrs["model_file"])), group["states"][()]
+            model, every = compiled(text(group.attrs, "model_file")), group["states"][()]
         first, states = every[0], every[job.steps]
         frames = {}
         for name, size in sorted(job.sizes.items()):

@@ -30,8 +30,8 @@ class CheckConfig:
     seed: int = 1000  # no dataset uses it
 
     def __post_init__(self) -> None:
-        if not self.tasks or (unknown := [task for task in self.tasks if task not in EVERY]):
-            raise InputError(f"tasks has unknown {', '.join(unknown)}: choose from {', '.join(EVERY)}")
+        if not self.tasks or not set(self.tasks) <= set(EVERY):
+            raise InputError(f"tasks=[{','.join(self.tasks)}] must name at least one: choose from {', '.join(EVERY)}")
         for name, least in (("episodes", 1), ("seed", 0)):
             if getattr(self, name) < least:
                 raise InputError(f"{name}={getattr(self, name)} must be at least {least}")

@@ -1,56 +1,69 @@
-"""Rollouts of finished runs as rows of one file, of which tables and figures are made."""
+"""Rollouts of finished runs as rows of one file, and their scores, of which tables and figures are made."""
 
+from collections import Counter
 from collections.abc import Iterable
-from dataclasses import fields
+from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import yaml
 
+from envs.tasks import TASKS
 from wvm_rl.config import GROUPS
 from wvm_rl.errors import InputError
 from wvm_rl.files import atomic
 from wvm_rl.provenance import provenance
-from wvm_rl.runs import finished_at, read_summary, write_json
+from wvm_rl.runs import finished_at, material, read_summary, write_json
 from wvm_rl.values.base import ValueConfig
 from wvm_rl.values.wvm import DEFAULT
 
 CELL = ("env", "recipe", "episodes", "updates", "obs", "agent", "policy", "value")  # name of a run, its seeds aside
+SCORE = "success_in_budget"
+BASE = {"recipe": "suboptimal", "episodes": 100, "updates": 3000, "obs": "state", "policy": "flow"}
+KEY = (*BASE, "agent", "value")  # what tells the cells of a task apart
+NAMED = ("env", "agent", "value", "seed", "initial_state")
 TOLD = ("shuffle", "noise", "horizon_k", "scale", "draws", "lower", "critic")  # of values, which `named` words
 
 
-def gather(folders: Iterable[Path], path: Path, critic: str = DEFAULT) -> pd.DataFrame | None:
+def gather(folders: Iterable[Path], path: Path, critic: str | None = None) -> pd.DataFrame | None:
     """Writes the rows of the finished runs among these folders and returns them; None if there is none.
 
     Beside them goes a JSON file with what figures need of every run: its name, favour and learning curve.
 
     Args:
         path: of the parquet file.
-        critic: whose values are called `wvm`; those of others have their names behind it.
+        critic: whose values are called `wvm`, those of others have their names behind it; null: the one of most runs.
 
     Raises:
         InputError: two runs of one name and training seed, which differ in what no name tells.
     """
-    parts, cells, seen = [], [], dict[tuple, Path]()
-    for folder in folders:
-        if (own := rows(folder, critic)) is None:
-            continue
+    finished = {folder: settings_of(folder) for folder in folders if read_summary(folder) is not None}
+    read = Counter(each["value"]["critic"] for each in finished.values() if "critic" in each["value"])
+    critic = critic or (read.most_common(1)[0][0] if read else DEFAULT)
+    parts, cells, seen = [], dict[tuple, dict[str, Any]](), dict[tuple, Path]()
+    for folder, settings in finished.items():
+        own, summary = rows(folder, critic), read_summary(folder) or {}
+        assert own is not None
         name = {key: own[key].tolist()[0] for key in CELL}
         for seed in dict.fromkeys(own["seed"].tolist()):
             if (other := seen.setdefault((*name.values(), seed), folder)) != folder:
-                raise InputError(f"{other} and {folder} are both {', '.join(map(str, name.values()))}: move one away")
+                one, two = material(finished[other]), material(settings)
+                apart = [key for key in one.keys() | two.keys() if one.get(key) != two.get(key)]
+                told = ", ".join(sorted(apart)) or "nothing"
+                raise InputError(f"{other} and {folder} differ in {told}: move one away")
         curve = pd.read_json(folder / "metrics.jsonl", lines=True)
-        summary = read_summary(folder) or {}
         loss = {"step": curve["step"].tolist(), "loss": curve["loss"].tolist()}
+        cell = {**name, "favour": summary["favour"], "ess_fraction": summary["ess_fraction"], "curve": loss}
+        cells.setdefault(tuple(name.values()), cell)  # of runs that differ in their seeds alone, the first
         parts.append(own)
-        cells.append({**name, "favour": summary["favour"], "ess_fraction": summary["ess_fraction"], "curve": loss})
     if not parts:
         return None
     table = pd.concat(parts, ignore_index=True).drop(columns=["rollout", "bank"])
     with atomic(path) as partial:
         table.to_parquet(partial, index=False)
-    write_json(path.with_suffix(".json"), {"cells": cells, "provenance": provenance()})
+    write_json(path.with_suffix(".json"), {"cells": list(cells.values()), "provenance": provenance()})
     return table
 
 
@@ -59,7 +72,7 @@ def rows(folder: Path, critic: str = DEFAULT) -> pd.DataFrame | None:
     summary = read_summary(folder)
     if summary is None:
         return None
-    settings: dict[str, Any] = yaml.safe_load((folder / "config.yaml").read_text())
+    settings = settings_of(folder)
     choices = settings["choices"]
     agent = [summary["agent"], *_own("agent", choices["agent"], settings["agent"])]
     agent += [f"ess={settings['match_ess']:g}"] if settings["match_ess"] is not None else []
@@ -79,12 +92,18 @@ def rows(folder: Path, critic: str = DEFAULT) -> pd.DataFrame | None:
     )
 
 
+def settings_of(folder: Path) -> dict[str, Any]:
+    """What a run's config.yaml holds."""
+    return yaml.safe_load((folder / "config.yaml").read_text())
+
+
 def named(choices: dict[str, str], value: dict[str, Any], critic: str = DEFAULT) -> str:
     """Name of a run's values: of their source, and of how advantages are made of them if not by the defaults."""
     if choices["agent"] == "bc":
         return "none"
     plain = ValueConfig()
-    parts = ["shuffled" if value["shuffle"] else choices["value"]]
+    source = choices["value"]
+    parts = [source] if not value["shuffle"] else ["shuffled"] if source == "wvm" else ["shuffled", source]
     parts += [Path(value["critic"]).name] if value.get("critic", critic) != critic else []
     parts += [f"{value['noise']:g}"] if choices["value"] == "noisy" else []
     parts += [f"K={value['horizon_k']}"] if value["horizon_k"] != plain.horizon_k else []
@@ -97,6 +116,67 @@ def named(choices: dict[str, str], value: dict[str, Any], critic: str = DEFAULT)
 def _own(group: str, choice: str, given: dict[str, Any], told: Iterable[str] = ()) -> list[str]:
     """Settings of a choice that are not its defaults, but for those that are told otherwise."""
     kind = GROUPS[group].get(choice)
-    usual = {each.name: each.default for each in fields(kind)} if kind else {}
+    usual = {
+        each.name: each.default if each.default_factory is MISSING else each.default_factory()
+        for each in (fields(kind) if kind else ())
+    }
     changed = {name: number for name, number in given.items() if name not in told and number != usual.get(name, number)}
-    return [f"{name}={Path(str(number)).name}" for name, number in changed.items()]
+    return [f"{name}={Path(number).name if name == 'path' else number}" for name, number in changed.items()]
+
+
+class Study:
+    """Scores of the study's runs.
+
+    Raises:
+        InputError: no such file, or cells of a task that cannot be paired.
+    """
+
+    def __init__(self, path: Path):
+        try:
+            self.rows = pd.read_parquet(path)
+        except (OSError, ValueError) as error:
+            raise InputError(f"{path}: no rollouts to read; run `python -m experiments.study` first") from error
+        if missing := [name for name in (*BASE, *NAMED, SCORE) if name not in self.rows]:
+            raise InputError(f"{path} lacks column {missing[0]}: name what `python -m experiments.study` wrote")
+        for task, rows in self.rows.groupby("env"):
+            cells = rows.groupby(list(KEY))
+            if len({frozenset(zip(cell["seed"], cell["initial_state"])) for _, cell in cells}) > 1:
+                raise InputError(
+                    f"{path}: cells of {task} have other seeds or initial states than others and cannot be paired: "
+                    "run them alike"
+                )
+        there = set(self.rows["env"])
+        self.tasks = [task for task in TASKS if task in there] + sorted(there - set(TASKS))
+        self.base = self._base()
+        self._cells: dict[tuple, dict[str, np.ndarray]] = {}
+        for (*key, task), rows in self.rows.groupby([*KEY, "env"], sort=False):
+            grid = rows.pivot(index="seed", columns="initial_state", values=SCORE).to_numpy(float)
+            self._cells.setdefault(tuple(key), {})[task] = grid
+
+    def cell(self, agent: str, value: str, **where: object) -> dict[str, np.ndarray]:
+        """Task -> successes [S,I] of the training seeds S from the initial states I."""
+        found = self._cells.get(tuple({**self.base, **where, "agent": agent, "value": value}[name] for name in KEY), {})
+        return {task: found[task] for task in self.tasks if task in found}
+
+    def _base(self) -> dict[str, object]:
+        """What most runs have in common: as in the study, else as most rollouts of bc."""
+        bc = self.rows[self.rows["agent"] == "bc"]
+        kinds = bc[list(BASE)].value_counts(sort=True)
+        if not len(kinds) or tuple(BASE.values()) in kinds.index:
+            return BASE
+        return dict(zip(BASE, kinds.index[0]))
+
+    @property
+    def baseline(self) -> dict[str, np.ndarray]:
+        """The cell of bc, beside which all others stand.
+
+        Raises:
+            InputError: it has no run.
+        """
+        if not (found := self.cell("bc", "none")):
+            raise InputError("there is no run of agent=bc yet: all others stand beside it")
+        return found
+
+    def values(self, agent: str, **where: object) -> list[str]:
+        """Value sources that the study has for a method."""
+        return [value for *key, value in self._cells if dict(zip(KEY, key)) == {**self.base, **where, "agent": agent}]

@@ -5,6 +5,7 @@ Reads `experiments/results/study.parquet` and `study.json`; writes PDF and PNG, 
 """
 
 import json
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,7 +15,8 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 
-from experiments.tables import BRACKET, Study, paired
+from experiments.gather import Study
+from experiments.tables import BRACKET, paired
 from wvm_rl import cli
 from wvm_rl.errors import InputError
 from wvm_rl.figures import COLUMN, OTHERS, PREDICTED, SAMPLES, TRUE
@@ -31,6 +33,7 @@ STYLE: Any = {
     "legend.frameon": False,
 }
 NOISE = "noisy "  # and its standard deviation: a value source's name
+LEVEL = re.compile(rf"{NOISE}[0-9.e-]+")  # noise alone, with no other setting
 
 
 @dataclass
@@ -106,7 +109,7 @@ def bracket(study: Study, folder: Path) -> None:
 def noise(study: Study, folder: Path) -> None:
     """Success against the noise of the values, for each method that was given some, above that of bc."""
     agents = dict.fromkeys(study.rows["agent"])
-    noisy = {agent: [value for value in study.values(agent) if value.startswith(NOISE)] for agent in agents}
+    noisy = {agent: [value for value in study.values(agent) if LEVEL.fullmatch(value)] for agent in agents}
     noisy = {agent: values for agent, values in noisy.items() if values}
     if not noisy:
         return
@@ -117,7 +120,7 @@ def noise(study: Study, folder: Path) -> None:
             points = []
             for value, level in sorted(levels.items(), key=lambda item: item[1]):
                 if cell := study.cell(agent, value):
-                    tasks = [task for task in cell if task in study.cell(agent, f"{NOISE}{max(levels.values())}")]
+                    tasks = [task for task in cell if task in study.cell(agent, max(levels, key=levels.__getitem__))]
                     noised.update(tasks)
                     points.append((level, *iqm([cell[task] for task in tasks])))
             level, rate, low, high = np.array(points).T

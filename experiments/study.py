@@ -22,9 +22,9 @@ import pandas as pd
 from agents import AGENTS
 from envs.tasks import TASKS
 from experiments import plot, sweep, tables
-from experiments.gather import gather
+from experiments.gather import BASE, Study, gather
 from experiments.sweep import SweepConfig
-from experiments.tables import BASE, JUDGED
+from experiments.tables import JUDGED
 from wvm_rl import cli
 from wvm_rl.config import GROUPS
 from wvm_rl.errors import InputError
@@ -125,7 +125,7 @@ def sweeps(config: StudyConfig) -> Iterator[SweepConfig]:
                 envs=envs,
                 cells=cells,
                 common=common,
-                folder=config.folder or str(RUNS),
+                folder=str(Path(config.folder).expanduser() if config.folder else RUNS),
                 together=config.together,
                 run=config.run,
             )
@@ -162,7 +162,7 @@ def main(config: StudyConfig) -> None:
         return
     path = result(config)
     print(f"{len(table)} rollouts in {path}")
-    if tables.Study(path).cell("bc", "none"):  # beside which all others stand
+    if Study(path).cell("bc", "none"):  # beside which all others stand
         tables.main(tables.TablesConfig(str(path)))
         plot.main(plot.PlotConfig(str(path)))
 

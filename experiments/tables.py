@@ -13,20 +13,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
 from envs.tasks import TASKS
-from experiments.gather import gather
+from experiments.gather import BASE, Study, gather
 from wvm_rl import cli
 from wvm_rl.errors import InputError
 from wvm_rl.files import atomic
 from wvm_rl.scoreboard import markdown_table
 from wvm_rl.stats import Estimate, crossed_mean, improvement, iqm, iqm_difference, recovered, success_interval
 
-SCORE = "success_in_budget"
-BASE = {"recipe": "suboptimal", "episodes": 100, "updates": 3000, "obs": "state", "policy": "flow"}
-KEY = (*BASE, "agent", "value")  # what tells the cells of a task apart
-NAMED = ("env", "agent", "value", "seed", "initial_state")
 BRACKET = ("shuffled", "clock", "wvm", "oracle")  # values from none to all there is to know
 JUDGED = ("awr", "filtered_bc_percentile", "cfg")  # methods that are to beat bc
 EQUIVALENT = 0.05  # difference that counts as none
@@ -40,64 +35,6 @@ class TablesConfig:
     study: str = str(Path(__file__).parent / "results" / "study.parquet")
     out: str | None = None  # folder; null: that of the study
     runs: str | None = None  # folder of finished runs, whose rollouts are read in place of the study's
-
-
-class Study:
-    """Scores of the study's runs.
-
-    Raises:
-        InputError: no such file, or cells of a task that cannot be paired.
-    """
-
-    def __init__(self, path: Path):
-        try:
-            self.rows = pd.read_parquet(path)
-        except (OSError, ValueError) as error:
-            raise InputError(f"{path}: no rollouts to read; run `python -m experiments.study` first") from error
-        if missing := [name for name in (*BASE, *NAMED, SCORE) if name not in self.rows]:
-            raise InputError(f"{path} lacks column {missing[0]}: name what `python -m experiments.study` wrote")
-        for task, rows in self.rows.groupby("env"):
-            cells = rows.groupby(list(KEY))
-            if len({frozenset(zip(cell["seed"], cell["initial_state"])) for _, cell in cells}) > 1:
-                raise InputError(
-                    f"{path}: cells of {task} have other seeds or initial states than others and cannot be paired: "
-                    "run them alike"
-                )
-        there = set(self.rows["env"])
-        self.tasks = [task for task in TASKS if task in there] + sorted(there - set(TASKS))
-        self.base = self._base()
-        self._cells: dict[tuple, dict[str, np.ndarray]] = {}
-        for (*key, task), rows in self.rows.groupby([*KEY, "env"], sort=False):
-            grid = rows.pivot(index="seed", columns="initial_state", values=SCORE).to_numpy(float)
-            self._cells.setdefault(tuple(key), {})[task] = grid
-
-    def cell(self, agent: str, value: str, **where: object) -> dict[str, np.ndarray]:
-        """Task -> successes [S,I] of the training seeds S from the initial states I."""
-        found = self._cells.get(tuple({**self.base, **where, "agent": agent, "value": value}[name] for name in KEY), {})
-        return {task: found[task] for task in self.tasks if task in found}
-
-    def _base(self) -> dict[str, object]:
-        """What most runs have in common: as in the study, else as most rollouts of bc."""
-        bc = self.rows[self.rows["agent"] == "bc"]
-        kinds = bc[list(BASE)].value_counts(sort=True)
-        if not len(kinds) or tuple(BASE.values()) in kinds.index:
-            return BASE
-        return dict(zip(BASE, kinds.index[0]))
-
-    @property
-    def baseline(self) -> dict[str, np.ndarray]:
-        """The cell of bc, beside which all others stand.
-
-        Raises:
-            InputError: it has no run.
-        """
-        if not (found := self.cell("bc", "none")):
-            raise InputError("there is no run of agent=bc yet: all others stand beside it")
-        return found
-
-    def values(self, agent: str, **where: object) -> list[str]:
-        """Value sources that the study has for a method."""
-        return [value for *key, value in self._cells if dict(zip(KEY, key)) == {**self.base, **where, "agent": agent}]
 
 
 def paired(ours: dict[str, np.ndarray], *others: dict[str, np.ndarray]) -> tuple[list[str], list[list[np.ndarray]]]:

@@ -4,6 +4,7 @@ import os
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -83,6 +84,20 @@ def test_a_reader_that_is_gone_is_no_error(command, monkeypatch):
     with os.fdopen(pipe, "w") as unread:
         monkeypatch.setattr(sys, "stdout", unread)
         assert command("count=-2") == ([], 1)
+
+
+def test_a_field_that_hydra_cannot_hold_is_named(command, capsys, monkeypatch):
+    @dataclass
+    class Odd:
+        """Odd."""
+
+        kind: Literal["soft", "hard"] = "soft"
+
+    with pytest.raises(SystemExit):
+        monkeypatch.setattr("sys.argv", ["job"])
+        cli.run(lambda config: None, Odd, {"agent": {"odd": Odd}})
+    told = capsys.readouterr().err
+    assert told.startswith("error: agent=odd: Odd has a field that Hydra cannot hold: ") and told.count("\n") == 1
 
 
 def test_a_group_is_never_null(command, capsys):

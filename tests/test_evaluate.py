@@ -74,10 +74,11 @@ def test_an_outcome_by_hand():
     assert nothing["success_rate"] == 0 and nothing["median_seconds_to_success"] is None
 
 
-def test_other_initial_states_are_others_and_are_kept(finished, monkeypatch, capsys):
+def test_other_initial_states_are_others_and_are_kept(finished, monkeypatch, capsys, tmp_path):
     folder, _ = finished
     other = replace(EVALUATION, seed=1, keep=1)
-    again(EvaluateConfig(str(folder), other))
+    again(EvaluateConfig(str(folder), other, root=str(tmp_path)))
+    assert list(tmp_path.rglob("lift-*.hdf5"))  # initial states
     (first, kept) = (Dataset(folder / place) for place in ("rollouts.hdf5", "evaluations/2-seed1/rollouts.hdf5"))
     assert not np.array_equal(first[0].states[0], kept[0].states[0])
     monkeypatch.setattr("wvm_rl.evaluate.evaluate", lambda *_: pytest.fail("rolled out again"))

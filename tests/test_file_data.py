@@ -77,7 +77,8 @@ def test_frames_that_the_critic_cannot_read_are_rendered_into_a_copy(file):
 
 def test_an_episode_too_short_for_the_critic_is_refused_before_it_is_rendered(tmp_path):
     obs = {key: np.zeros((30, 3), np.float32) for key in POLICY_KEYS}
-    episodes = [replace(episode(index, 30, interval=0), obs=obs) for index in range(2)]
+    scene = {"obs": obs, "model_file": '<mujoco><joint name="finger_joint1"/></mujoco>'}
+    episodes = [replace(episode(index, 30, interval=0), **scene) for index in range(2)]
     env_args = ENV_ARGS | {"env_kwargs": {"control_freq": 20, "robots": "Panda"}}
     data = dataset(tmp_path / "short.hdf5", episodes, env_args)
     assert given(data.path).dataset().path == data.path
@@ -120,6 +121,19 @@ def test_actions_of_another_kind_are_refused(file, controller, message):
         given(file)
 
 
+def test_what_moves_other_parts_does_not_matter(file):
+    """As robosuite's own file of the controller BASIC."""
+    parts = {"torso": {"type": "JOINT_POSITION"}, "right": {"type": "OSC_POSE", "input_type": "delta"}}
+    with h5py.File(file, "r+") as opened:
+        env_args = json.loads(opened["data"].attrs["env_args"])
+        env_args["env_kwargs"]["controller_configs"] = {"type": "BASIC", "body_parts": {"arms": parts}}
+        opened["data"].attrs["env_args"] = json.dumps(env_args)
+        for name in ("quality", "instruction", "model_file"):  # which some writers store as bytes
+            opened["data/demo_1"].attrs[name] = np.bytes_(opened["data/demo_1"].attrs[name])
+    found = given(file).dataset()[1]
+    assert (found.quality, found.instruction[:4]) == ("expert", "lift") and found.model_file.startswith("<mujoco")
+
+
 def test_actions_of_another_size_are_refused(file):
     with h5py.File(file, "r+") as opened:
         actions = opened["data/demo_1/actions"]
@@ -135,7 +149,7 @@ def test_an_arm_with_a_hand_of_its_own_is_refused(file):
         opened["data"].attrs["env_args"] = json.dumps(env_args)
         for demo in opened["data"].values():
             demo.attrs["model_file"] = demo.attrs["model_file"].replace("finger_joint1", "r_finger_joint")
-    with pytest.raises(InputError, match="demo_0 has a Sawyer with a hand of its own"):
+    with pytest.raises(InputError, match="demo_0 has a Sawyer with another hand than the Panda's"):
         given(file, env=replace(EVERY["lift"](), robot="Sawyer"))
 
 

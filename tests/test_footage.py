@@ -14,6 +14,7 @@ from wvm_rl.errors import InputError
 from wvm_rl.footage import FileFilms, ScriptedFilms, corpus
 from wvm_rl.label import label
 from wvm_rl.model.critic import Critic
+from wvm_rl.model.reading import Reading
 from wvm_rl.model.wvm import LossConfig
 from wvm_rl.pretrain import PretrainConfig, main
 from wvm_rl.values.wvm import WvmConfig
@@ -138,3 +139,11 @@ def test_the_command_makes_a_critic_that_labels_other_recordings(tmp_path, compi
     other = Dataset(demonstrations(tmp_path / "other.hdf5", count=2))
     labels = label(other, WvmConfig(critic=str(tmp_path / "critic")).source(), progress=False)
     assert [len(each) for each in labels] == other.lengths and all(np.isfinite(each).all() for each in labels)
+
+    (tmp_path / "critic" / "README.md").write_text("edited")
+    main(config)  # it is there already
+    assert Critic.load(tmp_path / "critic").card == "edited"
+    with pytest.raises(InputError, match="holds another critic: choose another folder"):
+        main(replace(config, reading=Reading(prefixes=2)))
+    with pytest.raises(InputError, match="holds a critic, perhaps another one: choose another folder, or move it"):
+        main(replace(config, model_seed=1))

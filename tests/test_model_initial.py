@@ -15,7 +15,6 @@ from wvm_rl.model.initial import PretrainedConfig, interpolated
 from wvm_rl.model.pool import Pool
 from wvm_rl.model.reading import Reading
 from wvm_rl.model.stages import Stages, train
-from wvm_rl.model.training import FitConfig
 from wvm_rl.model.wan import Transformer, VideoVae, load_transformer, save_transformer, save_vae
 from wvm_rl.model.wan.pretrained import transformer_graph
 from wvm_rl.model.wvm import WorldValueModel
@@ -160,7 +159,8 @@ def test_a_critic_goes_on_learning_with_its_vae_as_it_is(tmp_path):
     assert other["value.head.proj_out.bias"].shape == (51,)
     for name in first.part("wvm").keys() - {name for name in other if name.startswith("value.head.")}:
         np.testing.assert_array_equal(other[name], first.part("wvm")[name])
-    folders = [Stages(each, corpus(), tmp_path).stage for each in (config, stages(), replace(config, vae=FitConfig()))]
+    longer = replace(config.vae, steps=config.vae.steps + 1)
+    folders = [Stages(each, corpus(), tmp_path).stages for each in (config, stages(), replace(config, vae=longer))]
     assert folders[0]["wvm"].folder != folders[1]["wvm"].folder
     assert folders[0]["wvm"].folder == folders[2]["wvm"].folder  # a VAE that is given does not train
     for refused, message in (

@@ -99,7 +99,7 @@ def test_another_seed_of_the_model_shares_all_that_comes_before(tmp_path):
             return {"rows": rows}
 
     one, other = (Stages(stages(model_seed=seed), corpus(), tmp_path) for seed in (0, 1))
-    same = {name for name, stage in one.stage.items() if stage.folder == other.stage[name].folder}
+    same = {name for name, stage in one.stages.items() if stage.folder == other.stages[name].folder}
     assert same == {"vae", "pool"}
     drawn = [made._batches(Rows())(3)["rows"].tolist() for made in (one, other)]
     assert drawn[0] != drawn[1]

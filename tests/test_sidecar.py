@@ -171,8 +171,8 @@ def test_rows_that_do_not_fit_are_refused(data, tmp_path):
     ("values", "message"),
     [
         (lambda step: Values(step, step.astype(float)), r"value=odd lies in \[0, 19\] in episode 0: must be within"),
-        (lambda step: Values(step, step[1:] / 100), r"gave \(19,\) values for steps \(20,\) of episode 0"),
-        (lambda step: Values(step, step / 100, step[1:] / 100), "values for steps"),
+        (lambda step: Values(step, step[1:] / 100), r"in episode 0 \(step \(20,\), value \(19,\), std"),
+        (lambda step: Values(step, step / 100, step[1:] / 100), r"value \(20,\), std \(19,\)"),
     ],
 )
 def test_what_a_source_may_not_give(data, values, message):

@@ -43,7 +43,7 @@ def test_rows_name_the_cell_of_every_rollout(finished):
         table = rows(finished / name)
         assert set(table) >= COLUMNS and len(table) == 2 and list(table["initial_state"]) == [0, 1]
         names[name] = table["value"][0]
-    assert names == {"noisy": "noisy 0.1", "bc": "none", "shuffled": "shuffled"}
+    assert names == {"noisy": "noisy 0.1", "bc": "none", "shuffled": "shuffled oracle"}
     assert rows(finished) is None
     other = asdict(VALUES["wvm"](horizon_k=40, scale="rank", lower=1.0, draws=8))
     chosen = {"agent": "awr", "value": "wvm"}
@@ -58,13 +58,17 @@ def test_own_runs_have_tables_and_figures(finished, tmp_path, capsys):
         shutil.copytree(finished / name, tmp_path / name)
     path = tmp_path / "noisy" / "config.yaml"
     path.write_text(path.read_text().replace("tau: 10.0", "tau: 5.0"))
+    shutil.copytree(finished / "noisy", tmp_path / "late")
+    path = tmp_path / "late" / "config.yaml"
+    path.write_text(path.read_text().replace("lag: 0.0", "lag: 0.5"))  # has no place among levels of noise
     tables.main(tables.TablesConfig(runs=str(tmp_path)))
     told = capsys.readouterr().out
-    assert "awr tau=5.0, noisy 0.1" in told and "6 rollouts" in told and (tmp_path / "study.tex").exists()
+    assert "awr tau=5.0, noisy 0.1" in told and "awr, noisy 0.1 lag=0.5" in told and "8 rollouts" in told
+    assert (tmp_path / "study.tex").exists()
     plot.main(plot.PlotConfig(study=str(tmp_path / "study.parquet")))
     assert (tmp_path / "study-figures" / "noise.png").exists()
     shutil.copytree(finished / "bc", tmp_path / "twin")
-    with pytest.raises(InputError, match="bc and .*twin are both lift, mixed, 4, 20, state, bc, flow width=32 layers=1, none"):
+    with pytest.raises(InputError, match="bc and .*twin differ in nothing: move one away"):
         tables.main(tables.TablesConfig(runs=str(tmp_path)))
     with pytest.raises(InputError, match="holds no finished run"):
         tables.main(tables.TablesConfig(runs=str(tmp_path / "bc")))

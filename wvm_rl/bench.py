@@ -161,9 +161,9 @@ def main(config: BenchConfig, folder: Path) -> None:
     foreign = {name: Predictions(name, path) for name, path in config.predictions.items()}
     for task in config.tasks:  # before anything is collected
         for each in foreign.values():
-            each.check(task, "bench", config.episodes)
-            for clip in (*MADE, *config.shifts):
-                each.check(task, clip, 1)
+            for clip, count in (("bench", config.episodes), *((clip, 1) for clip in (*MADE, *config.shifts))):
+                for index in range(count):
+                    each.rows(task, clip, index)
     if foreign:
         inputs["predictions"] = ", ".join(f"{name} {each.digest[:16]}" for name, each in foreign.items())
     run = Run.open(folder, asdict(config), config.wandb, inputs)

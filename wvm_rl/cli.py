@@ -52,10 +52,7 @@ def register(groups: Groups) -> ConfigStore:
             try:
                 store.store(group=group, name=choice, node=node)
             except OmegaConfBaseException as error:
-                reason = str(error).splitlines()[0]
-                raise InputError(
-                    f"{group}={choice}: {node.__name__} has a field that Hydra cannot hold ({reason})"
-                ) from error
+                raise InputError(f"{group}={choice}: {node.__name__} has a field that Hydra cannot hold") from error
     return store
 
 
@@ -70,7 +67,10 @@ def run(main: Callable[..., Any], config: type, groups: Groups, run_dir: str | N
     """
     module = sys.modules["__main__"].__spec__
     name = module.name if module else Path(sys.argv[0]).name
-    store = register(groups)
+    try:
+        store = register(groups)
+    except InputError as error:
+        _refuse(error)
     store.store(name="job", node=config)
     silent = ("hydra_logging", "job_logging")  # else Hydra prints every library's log
     defaults: list[Any] = [entry for entry in HydraConf().defaults if not set(entry) & set(silent)]

@@ -56,7 +56,8 @@ def main(config: EvaluateConfig) -> None:
                 more = {name: max(getattr(evaluation, name), found[name]) for name in ("videos", "keep")}
                 evaluation = replace(evaluation, **more)
             settings = replace(settings, evaluation=evaluation)
-            watcher = _watcher(settings, summary, folder) if evaluation.videos else None
+            filmed = folder if found and found["videos"] else None
+            watcher = _watcher(settings, summary, filmed) if evaluation.videos else None
             if evaluation.videos:
                 check_films(watcher, initial_states(settings))
             start, unfinished = time.perf_counter(), folder / "rollouts.jsonl"
@@ -70,11 +71,11 @@ def main(config: EvaluateConfig) -> None:
     show(found, folder)
 
 
-def _watcher(settings: TrainConfig, summary: dict[str, Any], folder: Path) -> Source | None:
+def _watcher(settings: TrainConfig, summary: dict[str, Any], filmed: Path | None) -> Source | None:
     """The critic of the run, whose curve is drawn in; None for other sources, which cannot judge a rollout.
 
     Args:
-        folder: of the evaluation, which may have films already.
+        filmed: folder of an evaluation that has films, which would be made again.
 
     Raises:
         InputError: it is another one now.
@@ -85,7 +86,7 @@ def _watcher(settings: TrainConfig, summary: dict[str, Any], folder: Path) -> So
     if source.fingerprint != summary["inputs"]["values"]:
         raise InputError(
             f"value.critic={settings.value.critic} is another critic than the run's: evaluation.videos=0"
-            + (f", and delete {folder}, which has films" if folder.exists() else "")
+            + (f", and delete {filmed}, which has films" if filmed else "")
         )
     return source
 

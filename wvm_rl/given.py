@@ -97,24 +97,22 @@ def _check_environment(found: Dataset, env: TaskConfig) -> None:
             )
 
     for name, wanted, value in _controls(given.get("controller_configs")):
-        if value not in wanted:
+        if value != wanted:
             raise InputError(
                 f"{found.path}: its controller has {name}={value}, policies here act by changes of the hand's pose "
-                f"({name}={wanted[0]}): convert the actions first"
+                f"({name}={wanted}): convert the actions first"
             )
 
 
-def _controls(controller: Any) -> Iterator[tuple[str, tuple[Any, ...], Any]]:
-    """What robosuite's controller settings, of either version, say of actions: setting, what fits, what is given."""
+def _controls(controller: Any) -> Iterator[tuple[str, Any, Any]]:
+    """What robosuite's settings of the arm's controller say of actions: setting, what fits, what is given."""
     if not isinstance(controller, dict):
         return
-    known = {"control_delta": (True,), "input_type": ("delta",)}
-    for name, value in controller.items():
-        if name in known:
-            yield name, known[name], value
-        elif name == "type" and str(value).startswith(("JOINT", "IK", "OSC")):
-            yield name, ("OSC_POSE",), value
-        yield from _controls(value)
+    parts = controller.get("body_parts", {})  # robosuite 1.5; before, the settings are the arm's
+    arm = parts.get("arms", parts).get("right", {}) if parts else controller
+    for name, wanted in (("type", "OSC_POSE"), ("control_delta", True), ("input_type", "delta")):
+        if name in arm:
+            yield name, wanted, arm[name]
 
 
 def _check_actions(name: str, episode: Episode, env: TaskConfig) -> None:
@@ -125,5 +123,5 @@ def _check_actions(name: str, episode: Episode, env: TaskConfig) -> None:
             f"{name} has actions of {width} numbers up to {largest:.3g}, policies here act by {ACTIONS} in [-1, 1]: "
             "changes of the hand's pose, and the gripper's: convert them first"
         )
-    if env.robot != "Panda" and episode.model_file and PANDA_HAND not in episode.model_file:
-        raise InputError(f"{name} has a {env.robot} with a hand of its own, env.robot={env.robot} has the Panda's")
+    if episode.model_file and PANDA_HAND not in episode.model_file:
+        raise InputError(f"{name} has a {env.robot} with another hand than the Panda's, which all arms have here")

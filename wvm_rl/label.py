@@ -98,7 +98,8 @@ def _check(name: str, values: Values, index: int, lengths: list[int]) -> None:
     step, value = np.asarray(values.step), np.asarray(values.value)
     std = step if values.std is None else np.asarray(values.std)
     if step.ndim != 1 or not len(step) or not value.shape == std.shape == step.shape:
-        raise InputError(f"{name} gave {value.shape} values for steps {step.shape} of episode {index}: one a step")
+        shapes = f"step {step.shape}, value {value.shape}, std {std.shape}"
+        raise InputError(f"{name} gave arrays of other lengths in episode {index} ({shapes}): one number a step")
     if not np.isfinite(value).all():
         raise InputError(f"{name} is not finite in episode {index}: check the source")
     if value.min() < -1e-3 or value.max() > 1 + 1e-3:

@@ -22,7 +22,7 @@ from wvm_rl.model.critic_folder import check_vacant, holds_critic
 from wvm_rl.model.presets import PRESETS
 from wvm_rl.model.settings import StagesConfig, checked
 from wvm_rl.model.stages import Stages, train
-from wvm_rl.sharding import HostsConfig, MeshConfig, is_first
+from wvm_rl.sharding import HostsConfig, MeshConfig, agreed, is_first
 
 
 @dataclass
@@ -65,11 +65,11 @@ def main(config: PretrainConfig) -> None:
     }
     print(f"films: {data['films']}; {data['frames']} frames")
     stages = Stages(config, films, data_folder(footage.root) / "pretrain")
-    if config.out and holds_critic(out) and not stages.trained:
-        raise InputError(f"out={out} holds another critic: choose another folder, or move that one")
     if config.until == "pool":
         stages.pools(*stages.vae())
         return
+    if not agreed(not config.out or not holds_critic(out) or stages.trained):
+        raise InputError(f"out={out} holds a critic, perhaps another one: choose another folder, or move it")
     critic, scores = train(stages)
     if not is_first():
         return

@@ -18,7 +18,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from wvm_rl.data.layout import KINDS, LAYOUT, NO_LAPSES, QUALITIES, check, single
+from wvm_rl.data.layout import KINDS, LAYOUT, NO_LAPSES, QUALITIES, check, single, text
 from wvm_rl.data.rates import nearest
 from wvm_rl.errors import InputError
 
@@ -232,21 +232,15 @@ def _read(index: int, demo: h5py.Group) -> Episode:
     success = bool(attributes.get("success", rewards.max() > 0 if "rewards" in demo else True))
     return Episode(
         index=index,
-        instruction=_text(attributes, "instruction"),
+        instruction=text(attributes, "instruction"),
         success=success,
-        quality=_text(attributes, "quality") or ("expert" if success else "failure"),
+        quality=text(attributes, "quality") or ("expert" if success else "failure"),
         lapses=np.asarray(attributes.get("lapses", NO_LAPSES), np.int32),
         actions=demo["actions"][()].astype(np.float32),
         rewards=rewards,
         obs=_Stored(demo.get("obs", {})),
         states=demo["states"][()].astype(np.float64) if "states" in demo else np.zeros((length, 0)),
-        model_file=_text(attributes, "model_file"),
+        model_file=text(attributes, "model_file"),
         phase=demo["phase"][()] if "phase" in demo else np.zeros(0, np.int32),
         seed=int(attributes["seed"]) if "seed" in attributes else None,
     )
-
-
-def _text(attributes: h5py.AttributeManager, name: str) -> str:
-    """An attribute's text, which some writers store as bytes; empty without."""
-    found = attributes.get(name, "")
-    return found.decode() if isinstance(found, bytes) else str(found)

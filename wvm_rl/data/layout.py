@@ -24,8 +24,8 @@ def check(name: str, demo: h5py.Group) -> None:
             raise InputError(f"{name}/{key} has shape {array.shape}, its actions {length} rows: collect the file again")
         if array.dtype.kind == "f" and not np.isfinite(array[()]).all():
             raise InputError(f"{name}/{key} has values that are not finite: remove this episode")
-    if demo.attrs.get("quality", "expert") not in QUALITIES:
-        raise InputError(f"{name} has quality {demo.attrs['quality']}, must be one of {', '.join(QUALITIES)}")
+    if (quality := text(demo.attrs, "quality") or "expert") not in QUALITIES:
+        raise InputError(f"{name} has quality {quality}, must be one of {', '.join(QUALITIES)}")
     if "lapses" in demo:
         raise InputError(f"{name}/lapses is a dataset, must be an attribute: collect the file again")
     if not _lapses_fit(np.asarray(demo.attrs.get("lapses", NO_LAPSES)), length):
@@ -61,3 +61,9 @@ def _check_frames(name: str, frames: h5py.Group, length: int) -> None:
 def single(array: np.ndarray) -> np.ndarray:
     """Numbers as f32; images stay u8."""
     return array if array.dtype == np.uint8 else array.astype(np.float32)
+
+
+def text(attributes: h5py.AttributeManager, name: str) -> str:
+    """An attribute's text, which some writers store as bytes; empty without."""
+    found = attributes.get(name, "")
+    return found.decode() if isinstance(found, bytes) else str(found)

@@ -92,8 +92,8 @@ class Compression:
         config, compressor = self.config, self.graph.merge(params)
         video = to_unit(batch["frames"])
         mean, logvar = compressor.vae.encode(video)
-        noise, _ = jax.random.split(key)  # `key` itself may have drawn a parameter: both are a seed and a count
-        z = mean + jnp.exp(0.5 * logvar) * jax.random.normal(noise, mean.shape)
+        # Step k's key is that of parameter k, too (`Graph.init`): to be told apart with the next change of `LAW`.
+        z = mean + jnp.exp(0.5 * logvar) * jax.random.normal(key, mean.shape)
         divergence = 0.5 * (jnp.square(mean) + jnp.exp(logvar) - 1.0 - logvar).mean()
 
         decoded = len(batch["background"])

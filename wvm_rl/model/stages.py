@@ -40,12 +40,12 @@ class Stages:
         self.codec, self.model = Codec(config.wvm), WorldValueModel(config.wvm)
         self.mesh = config.mesh.make()
         self.text, pretrained = checked(config, films.instructions)
-        shapes = shaping(config, films, self.text, pretrained)
-        self.stage = {name: Stage(name, meta, root) for name, meta in shapes.items()}
+        metas = shaping(config, films, self.text, pretrained)
+        self.stages = {name: Stage(name, meta, root) for name, meta in metas.items()}
 
     def vae(self) -> tuple[dict[str, np.ndarray], LatentStatistics]:
         """Trains the VAE and measures its latents, or takes the published one."""
-        config, stage = self.config, self.stage["vae"]
+        config, stage = self.config, self.stages["vae"]
         if config.pretrained.given:
             return config.pretrained.vae()
         windows = Windows(self.films.training, config.seen, config.seed + 1)
@@ -73,7 +73,7 @@ class Stages:
 
     def pools(self, params: dict[str, np.ndarray], statistics: LatentStatistics) -> tuple[Pool, Pool]:
         """Encodes the training windows, and a few of held-out episodes."""
-        config, stage, preset = self.config, self.stage["pool"], self.config.wvm
+        config, stage, preset = self.config, self.stages["pool"], self.config.wvm
         encode = self._encoder(params, statistics)
         windows = Windows(self.films.training, config.windows, config.seed + 2)
         check = Windows(self.films.held_out, config.windows, config.seed + 3)
@@ -85,16 +85,16 @@ class Stages:
     @property
     def encoded(self) -> bool:
         """Whether the pools are complete, and so the VAE."""
-        return all(finished(self.stage["pool"].folder / part) for part in ("training", "held_out"))
+        return all(finished(self.stages["pool"].folder / part) for part in ("training", "held_out"))
 
     @property
     def trained(self) -> bool:
         """Whether the model is trained."""
-        return self.stage["wvm"].ended
+        return self.stages["wvm"].ended
 
     def wvm(self, pools: Callable[[], tuple[Pool, Pool]]) -> dict[str, np.ndarray]:
         """Trains both streams on the training windows, which are asked for only if they have not been trained yet."""
-        config, stage, model = self.config, self.stage["wvm"], self.model
+        config, stage, model = self.config, self.stages["wvm"], self.model
         first = config.video_steps  # updates that came before: these go on with the windows and noise after theirs
         seed = config.seed + 1 + 1000 * config.model_seed + (500 if first else 0)
 
@@ -148,7 +148,7 @@ class Stages:
 
     def video(self, pool: Pool) -> dict[str, np.ndarray]:
         """Trains the video stream, and the text encoder, on the video loss alone; returns their parameters."""
-        config, stage, model = self.config, self.stage["video"], self.model
+        config, stage, model = self.config, self.stages["video"], self.model
 
         def loss(params: Any, batch: dict[str, Any], key: Any) -> Any:
             return model.loss(params, batch, key, config.loss, value_too=False)
@@ -192,7 +192,7 @@ class Stages:
     def _trainings(self) -> list[Stage]:
         """Stages that train."""
         trained = {"vae": not self.config.pretrained.given, "video": bool(self.config.video_steps), "wvm": True}
-        return [self.stage[name] for name, does in trained.items() if does]
+        return [self.stages[name] for name, does in trained.items() if does]
 
     def _encoder(self, params: dict[str, np.ndarray], statistics: LatentStatistics) -> Any:
         encode, placed = jax.jit(partial(self.codec.encode_many, statistics=statistics)), jax.device_put(params)

@@ -130,11 +130,16 @@ class Predictions:
         self._rows = {key: rows.sort_values("frame") for key, rows in table.groupby(["task", "clip", "episode"])}
         self.digest = hashlib.sha256(self.path.read_bytes()).hexdigest()
 
-    def check(self, task: str, clip: str, episodes: int) -> None:
-        """Raises InputError unless there are values of so many episodes of a task's clips."""
-        for index in range(episodes):
-            if (task, clip, index) not in self._rows:
-                raise InputError(f"{self.path} has no rows of {task}, clip {clip}, episode {index}")
+    def rows(self, task: str, clip: str, episode: int) -> pd.DataFrame:
+        """Those of one clip.
+
+        Raises:
+            InputError: there are none.
+        """
+        found = self._rows.get((task, clip, episode))
+        if found is None:
+            raise InputError(f"{self.path} has no rows of {task}, clip {clip}, episode {episode}")
+        return found
 
     def part(self, task: str, clip: str) -> "Part":
         """The source for the dataset of a task's clips."""
@@ -150,9 +155,7 @@ class Part:
 
     def values(self, dataset: Dataset, start: int = 0) -> Iterator[Values]:
         for index in range(start, len(dataset)):
-            rows = self._whole._rows.get((self._task, self._clip, index))
-            if rows is None:
-                raise InputError(f"{self._whole.path} has no rows of {self._task}, clip {self._clip}, episode {index}")
+            rows = self._whole.rows(self._task, self._clip, index)
             step = dataset.frame_steps(index)
             frame = rows["frame"].to_numpy()
             if frame.min() < 0 or frame.max() >= len(step) or len(np.unique(frame)) < len(frame):

@@ -191,7 +191,7 @@ class Stack(nnx.Module):
             block = nnx.merge(graphdef, sharding.gathered(inputs[0]))
             return block(sharding.over_batch(x), modulation, text, rope, inputs[1])
 
-        step = jax.checkpoint(layer, prevent_cse=False) if self.remat else layer  # a scan needs no barriers
+        step = jax.checkpoint(layer, prevent_cse=self.unroll) if self.remat else layer  # a loop needs no barriers
         return jax.lax.scan(step, x, (params, context), unroll=self.unroll)
 
 
