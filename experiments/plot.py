@@ -85,9 +85,11 @@ def methods(study: Study, folder: Path) -> None:
 
 
 def bracket(study: Study, folder: Path) -> None:
-    """Gain of awr over bc by what its values know, over the tasks that have all of them."""
+    """Gain of awr over bc by what its values know, of sources that were run on most tasks."""
     bc = study.baseline
     cells = {value: cell for value in BRACKET if (cell := study.cell("awr", value))}
+    most = max(map(len, cells.values()), default=0)
+    cells = {value: cell for value, cell in cells.items() if len(cell) == most}
     tasks, (base, *grids) = paired(bc, *cells.values())
     if not (tasks and cells):
         return

@@ -68,7 +68,7 @@ def test_own_runs_have_tables_and_figures(finished, tmp_path, capsys):
     plot.main(plot.PlotConfig(study=str(tmp_path / "study.parquet")))
     assert (tmp_path / "study-figures" / "noise.png").exists()
     shutil.copytree(finished / "bc", tmp_path / "twin")
-    with pytest.raises(InputError, match="bc and .*twin differ in nothing: move one away"):
+    with pytest.raises(InputError, match=r"bc and .*twin differ in nothing: move one away"):
         tables.main(tables.TablesConfig(runs=str(tmp_path)))
     with pytest.raises(InputError, match="holds no finished run"):
         tables.main(tables.TablesConfig(runs=str(tmp_path / "bc")))
