@@ -98,7 +98,7 @@ def test_files_that_do_not_fit_are_refused(file):
         given(file, env=EVERY["can"]())
     with pytest.raises(InputError, match="robots=Panda, env=lift Sawyer"):
         given(file, env=replace(EVERY["lift"](), robot="Sawyer"))
-    with pytest.raises(InputError, match="use_latch=None, env=lift False"):
+    with pytest.raises(InputError, match="its env_args lack use_latch: add it, False if env=lift fits"):
         given(file, env=replace(EVERY["lift"](), options={"use_latch": False}))
     with pytest.raises(InputError, match="no such dataset"):
         given(file.with_name("absent.hdf5"))

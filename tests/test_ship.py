@@ -1,6 +1,7 @@
 """Shipping a critic: its card gains the scores of this very critic, and nothing else is touched."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import pandas as pd
@@ -61,6 +62,7 @@ def test_a_shipped_critic_has_its_scores_in_its_card(tmp_path, config):
     assert "| seeds 9000, 9001: `tiny` minus | Hesitation-RMSE |" in shipped.card and "| clock t/T | " in shipped.card
     main(config)  # again, over itself
     assert Critic.load(tmp_path / "critics" / "tiny").card == shipped.card
+    shutil.rmtree(tmp_path / "critics" / "tiny")
     Critic(replace(shipped.config, camera="elsewhere"), shipped.params).save(tmp_path / "critics" / "tiny")
     with pytest.raises(InputError, match="stays as released"):
         main(config)
