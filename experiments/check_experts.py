@@ -31,7 +31,7 @@ class CheckConfig:
 
     def __post_init__(self) -> None:
         if not self.tasks or not set(self.tasks) <= set(EVERY):
-            raise InputError(f"tasks=[{','.join(self.tasks)}] must name at least one: choose from {', '.join(EVERY)}")
+            raise InputError(f"tasks=[{','.join(self.tasks)}] must name one task or more of {', '.join(EVERY)}")
         for name, least in (("episodes", 1), ("seed", 0)):
             if getattr(self, name) < least:
                 raise InputError(f"{name}={getattr(self, name)} must be at least {least}")

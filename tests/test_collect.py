@@ -8,11 +8,13 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from envs import recorder
 from envs.cache import key
 from envs.collect import CollectConfig, collect, dataset_path, table
 from envs.observations import Images
@@ -20,7 +22,9 @@ from envs.recipes import RECIPES, Expert
 from envs.render import DRAWN_BY
 from envs.simulation import Simulation
 from envs.tasks import TASKS
+from experiments.check_experts import CheckConfig
 from tests.conftest import lift_config
+from tests.synthetic import episode
 from wvm_rl.data.episodes import Dataset
 from wvm_rl.errors import InputError
 
@@ -159,6 +163,19 @@ def test_other_tasks_are_refused(setting, message):
 def test_looks_that_are_none_are_refused_before_anything_is_collected():
     with pytest.raises(InputError, match=r"camera workspace\.foggy: look foggy is unknown"):
         Images(cameras=["workspace.foggy"])
+
+
+def test_a_task_that_is_solved_before_it_begins_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(recorder, "Simulation", lambda task: None)
+    monkeypatch.setattr(recorder, "record", lambda *_: replace(episode(0, 9), rewards=np.ones(9)))
+    with pytest.raises(InputError, match="env=lift is solved at the first step of an episode"):
+        recorder.recorder(lift_config(tmp_path, fps=0), tmp_path)(0)
+
+
+def test_experts_of_no_task_are_not_measured():
+    for tasks in ([], ["loaf"]):
+        with pytest.raises(InputError, match="must name one task or more of lift, can"):
+            CheckConfig(tasks=tasks)
 
 
 def test_recipes_without_shares_are_refused():

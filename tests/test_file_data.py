@@ -102,6 +102,10 @@ def test_files_that_do_not_fit_are_refused(file):
         given(file, env=replace(EVERY["lift"](), options={"use_latch": False}))
     with pytest.raises(InputError, match="no such dataset"):
         given(file.with_name("absent.hdf5"))
+    with h5py.File(file, "r+") as opened:
+        opened["data"].attrs["env_args"] = json.dumps({"control_freq": 20})
+    with pytest.raises(InputError, match="its env_args lack env_name: add it, Lift if env=lift fits the episodes"):
+        given(file)
 
 
 @pytest.mark.parametrize(

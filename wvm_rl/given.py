@@ -95,7 +95,6 @@ def _check_environment(found: Dataset, env: TaskConfig) -> None:
                 f"{found.path}: its env_args have {name}={theirs[name]}, env={env.name} {wanted}: choose the env that "
                 "its episodes are of"
             )
-
     for name, wanted, value in _controls(given.get("controller_configs")):
         if value != wanted:
             raise InputError(
