@@ -37,6 +37,7 @@ ADVANTAGES = (
     *(f"value.horizon_k={k}" for k in (10, 40, 80)),
     "value.scale=rank",
     *("value.draws=8", "value.draws=8 value.lower=1"),  # the mean of draws, and what it gains by their deviation
+    *(f"value.horizon_k={k} agent.tau={200 / k:g}" for k in (10, 40, 80)),  # steady progress weighs as with K = 20
 )
 SUBOPTIMAL = "data=suboptimal"
 METHODS = tuple(name for name in AGENTS if name != "bc")
