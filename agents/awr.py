@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from agents.base import AgentConfig, Columns, checked
+from agents.base import AgentConfig, Columns
 from wvm_rl.errors import InputError
 
 if TYPE_CHECKING:
@@ -37,6 +37,5 @@ class AWRConfig(AgentConfig):
         return "tau", 0.0, 1e4
 
     def columns(self, advantage: np.ndarray, values: Sequence[np.ndarray], episodes: Sequence["Episode"]) -> Columns:
-        exponent = self.tau * checked(advantage, values, episodes)
-        weight = np.exp(np.minimum(exponent, np.log(self.clip)))  # minimum first: no overflow
+        weight = np.exp(np.minimum(self.tau * advantage, np.log(self.clip)))  # minimum first: no overflow
         return Columns(weight=weight.astype(np.float32))

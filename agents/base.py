@@ -36,12 +36,9 @@ class AgentConfig:
         """Columns of the dataset.
 
         Args:
-            advantage: [N] over all control steps, in episode order (`wvm_rl.advantage`).
+            advantage: [N] f64 over all control steps, in episode order (`wvm_rl.advantage`), as `checked` returns it.
             values: per episode [T] in [0,1], one value a control step.
             episodes: the episodes in the same order, N = sum of their lengths.
-
-        Raises:
-            InputError: lengths that do not fit, values that are not finite.
         """
         raise NotImplementedError
 
@@ -49,6 +46,11 @@ class AgentConfig:
     def reads_advantage(self) -> bool:
         """Whether the columns depend on the advantages at all; if not, shuffled ones would be no null."""
         return True
+
+    @property
+    def scale_free(self) -> bool:
+        """Whether only sign and order of the advantages matter; if so, `value.scale=rank` would change nothing."""
+        return False
 
     @property
     def conditions(self) -> bool:

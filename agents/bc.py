@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from agents.base import AgentConfig, Columns, checked
+from agents.base import AgentConfig, Columns
 
 if TYPE_CHECKING:
     from wvm_rl.data.episodes import Episode
@@ -21,4 +21,4 @@ class BCConfig(AgentConfig):
         return False
 
     def columns(self, advantage: np.ndarray, values: Sequence[np.ndarray], episodes: Sequence["Episode"]) -> Columns:
-        return Columns(weight=np.ones(len(checked(advantage, values, episodes)), np.float32))
+        return Columns(weight=np.ones(len(advantage), np.float32))

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from agents.base import AgentConfig, Columns, best, checked
+from agents.base import AgentConfig, Columns, best
 from wvm_rl.errors import InputError
 
 if TYPE_CHECKING:
@@ -43,11 +43,14 @@ class CFGConfig(AgentConfig):
         return self.guidance
 
     @property
+    def scale_free(self) -> bool:
+        return True
+
+    @property
     def conditions(self) -> bool:
         return True
 
     def columns(self, advantage: np.ndarray, values: Sequence[np.ndarray], episodes: Sequence["Episode"]) -> Columns:
-        advantage = checked(advantage, values, episodes)
         optimal = best(advantage, self.optimal) if self.optimal else advantage >= 0
         cond = np.where(optimal, 1.0, -1.0).astype(np.float32)[:, None]
         return Columns(weight=np.ones(len(advantage), np.float32), cond=cond, hidden=self.drop)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from agents.base import AgentConfig, Columns, best, checked
+from agents.base import AgentConfig, Columns, best
 from wvm_rl.errors import InputError
 
 if TYPE_CHECKING:
@@ -23,8 +23,12 @@ if TYPE_CHECKING:
 class FilteredBCBinaryConfig(AgentConfig):
     """Filtered cloning, binary: imitates the samples whose advantage is not negative."""
 
+    @property
+    def scale_free(self) -> bool:
+        return True
+
     def columns(self, advantage: np.ndarray, values: Sequence[np.ndarray], episodes: Sequence["Episode"]) -> Columns:
-        return Columns(weight=(checked(advantage, values, episodes) >= 0).astype(np.float32))
+        return Columns(weight=(advantage >= 0).astype(np.float32))
 
 
 @dataclass
@@ -41,5 +45,9 @@ class FilteredBCPercentileConfig(AgentConfig):
     def knob(self) -> tuple[str, float, float]:
         return "keep", 1e-6, 1.0
 
+    @property
+    def scale_free(self) -> bool:
+        return True
+
     def columns(self, advantage: np.ndarray, values: Sequence[np.ndarray], episodes: Sequence["Episode"]) -> Columns:
-        return Columns(weight=best(checked(advantage, values, episodes), self.keep).astype(np.float32))
+        return Columns(weight=best(advantage, self.keep).astype(np.float32))

@@ -7,7 +7,7 @@ filtered_bc_percentile reaches any share, and those without a knob (`AgentConfig
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -27,7 +27,7 @@ def knob(config: AgentConfig, ess: float) -> tuple[str, float, float]:
     """The setting to solve for, and its extremes.
 
     Raises:
-        InputError: no share of the samples, or a method without such a setting.
+        InputError: no share of the samples, a method without such a setting, or one whose setting is given, too.
     """
     if not 0 < ess <= 1:
         raise InputError(f"match_ess={ess} must be above 0 and at most 1: a share of the samples")
@@ -36,7 +36,11 @@ def knob(config: AgentConfig, ess: float) -> tuple[str, float, float]:
             f"match_ess: {type(config).__name__} has no knob that changes how many samples count: leave match_ess out, "
             "or give it one (`knob` of agents/base.py)"
         )
-    return config.knob
+    name, low, high = config.knob
+    given, usual = getattr(config, name), next(each.default for each in fields(config) if each.name == name)
+    if given != usual:
+        raise InputError(f"match_ess={ess:g} solves for agent.{name}, which is given as {given:g}: give one of them")
+    return name, low, high
 
 
 def matched(
@@ -61,14 +65,14 @@ def matched(
     apart = np.array([excess(setting) for setting in settings])
     crossed = np.flatnonzero(apart[:-1] * apart[1:] < 0)
     if not len(crossed):
-        nearest = int(np.argmin(np.abs(apart)))
-        if abs(apart[nearest]) > TOLERANCE:
+        near = np.flatnonzero(np.abs(apart) <= TOLERANCE)
+        if not len(near):
             sizes = apart.min() + ess, apart.max() + ess
             raise InputError(
                 f"match_ess={ess:g} is out of reach: agent.{name} gives {sizes[0]:.2f} to {sizes[1]:.2f} on these "
                 "values; choose a size between, or other settings of the agent"
             )
-        return replace(config, **{name: float(settings[nearest])})
+        return replace(config, **{name: float(settings[near[0]])})  # the size may approach it ever more slowly
     ends = settings[crossed[0]], settings[crossed[0] + 1]  # not every knob's size is monotone: the first way there
     found = replace(config, **{name: float(brentq(excess, *ends, xtol=1e-6 * ends[1]))})
     reached = effective_fraction(found.columns(advantage, values, episodes).weight)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from agents.base import AgentConfig, Columns, checked
+from agents.base import AgentConfig, Columns
 from wvm_rl.errors import InputError
 
 if TYPE_CHECKING:
@@ -37,7 +37,6 @@ class RABCConfig(AgentConfig):
         return "kappa", 0.0, 2.0
 
     def columns(self, advantage: np.ndarray, values: Sequence[np.ndarray], episodes: Sequence["Episode"]) -> Columns:
-        advantage = checked(advantage, values, episodes)
         mean, deviation = max(advantage.mean(), 0.0), max(advantage.std(), EPSILON)
         soft = np.clip((advantage - (mean - 2 * deviation)) / (4 * deviation + EPSILON), 0, 1)
         weight = np.where(advantage > self.kappa, 1.0, np.where(advantage >= 0, soft, 0.0))

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.stats import rankdata
 
-from agents.base import AgentConfig, Columns, checked
+from agents.base import AgentConfig, Columns
 from wvm_rl.errors import InputError
 
 if TYPE_CHECKING:
@@ -47,9 +47,7 @@ class RCPConfig(AgentConfig):
         return True
 
     def columns(self, advantage: np.ndarray, values: Sequence[np.ndarray], episodes: Sequence["Episode"]) -> Columns:
-        score = checked(advantage, values, episodes)
-        if self.condition == "return":
-            score = returns(episodes)
+        score = advantage if self.condition == "advantage" else returns(episodes)
         level = quantiles_by_value(score, np.concatenate(list(values)), self.groups)
         level = np.minimum(np.floor(level * self.bins), self.bins - 1) / (self.bins - 1)
         return Columns(weight=np.ones(len(score), np.float32), cond=(2 * level - 1).astype(np.float32)[:, None])
@@ -57,6 +55,10 @@ class RCPConfig(AgentConfig):
     @property
     def reads_advantage(self) -> bool:
         return self.condition == "advantage"
+
+    @property
+    def scale_free(self) -> bool:
+        return True
 
     def act_cond(self, columns: Columns) -> np.ndarray | None:
         assert columns.cond is not None

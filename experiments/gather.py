@@ -1,8 +1,10 @@
 """Rollouts of finished runs as rows of one file, and their scores, of which tables and figures are made."""
 
+import json
+import re
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, asdict, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +12,9 @@ import numpy as np
 import pandas as pd
 import yaml
 
+from agents.trainer import TrainerConfig
 from envs.tasks import TASKS
-from wvm_rl.config import GROUPS
+from wvm_rl.config import GROUPS, EvaluationConfig
 from wvm_rl.errors import InputError
 from wvm_rl.files import atomic
 from wvm_rl.provenance import provenance
@@ -19,12 +22,22 @@ from wvm_rl.runs import finished_at, material, read_summary, write_json
 from wvm_rl.values.base import ValueConfig
 from wvm_rl.values.wvm import DEFAULT
 
-CELL = ("env", "recipe", "episodes", "updates", "obs", "agent", "policy", "value")  # name of a run, its seeds aside
-SCORE = "success_in_budget"
-BASE = {"recipe": "suboptimal", "episodes": 100, "updates": 3000, "obs": "state", "policy": "flow"}
+SCORES = ("success_in_budget", "success")
+BASE = {"recipe": "suboptimal", "episodes": 100, "updates": 3000, "obs": "state", "policy": "flow", "settings": ""}
 KEY = (*BASE, "agent", "value")  # what tells the cells of a task apart
-NAMED = ("env", "agent", "value", "seed", "initial_state")
+CELL = ("env", *KEY)  # name of a run, its seeds aside
+NAMED = ("env", "agent", "value", "critic", "seed", "initial_state", "seconds")
 TOLD = ("shuffle", "noise", "horizon_k", "scale", "draws", "lower", "critic")  # of values, which `named` words
+ELSEWHERE = {  # settings that change no score, or have a place of their own
+    "data": ("episodes", "fps", "root", "workers"),
+    "trainer": ("updates", "interval", "save_every", "batching"),
+    "evaluation": ("rollouts", "workers", "videos", "keep"),
+}
+KNOW_LITTLE = ("shuffled", "clock", "noisy")  # sources that methods are not compared under
+
+
+NONE = "none"  # the values of bc, which reads none
+VALUE = re.compile(r"value\.|choices\.value$")
 
 
 def gather(folders: Iterable[Path], path: Path, critic: str | None = None) -> pd.DataFrame | None:
@@ -40,7 +53,8 @@ def gather(folders: Iterable[Path], path: Path, critic: str | None = None) -> pd
         InputError: two runs of one name and training seed, which differ in what no name tells.
     """
     finished = {folder: settings_of(folder) for folder in folders if read_summary(folder) is not None}
-    read = Counter(each["value"]["critic"] for each in finished.values() if "critic" in each["value"])
+    critics = [critic_of(settings) for settings in finished.values()]
+    read = Counter(each for each in critics if each)
     critic = critic or (read.most_common(1)[0][0] if read else DEFAULT)
     parts, cells, seen = [], dict[tuple, dict[str, Any]](), dict[tuple, Path]()
     for folder, settings in finished.items():
@@ -50,9 +64,12 @@ def gather(folders: Iterable[Path], path: Path, critic: str | None = None) -> pd
         for seed in dict.fromkeys(own["seed"].tolist()):
             if (other := seen.setdefault((*name.values(), seed), folder)) != folder:
                 one, two = material(finished[other]), material(settings)
-                apart = [key for key in one.keys() | two.keys() if one.get(key) != two.get(key)]
-                told = ", ".join(sorted(apart)) or "nothing"
-                raise InputError(f"{other} and {folder} differ in {told}: move one away")
+                apart = sorted(key for key in one.keys() | two.keys() if one.get(key) != two.get(key))
+                unread = name["value"] == NONE and apart and all(VALUE.match(key) for key in apart)
+                if not unread:
+                    told = ", ".join(apart) or "nothing"
+                    raise InputError(f"{other} and {folder} differ in {told}: move one away")
+                own = own[own["seed"] != seed]  # the same policy once more, beside other values
         curve = pd.read_json(folder / "metrics.jsonl", lines=True)
         loss = {"step": curve["step"].tolist(), "loss": curve["loss"].tolist()}
         cell = {**name, "favour": summary["favour"], "ess_fraction": summary["ess_fraction"], "curve": loss}
@@ -82,9 +99,11 @@ def rows(folder: Path, critic: str = DEFAULT) -> pd.DataFrame | None:
         episodes=summary["episodes"],
         updates=settings["trainer"]["updates"],
         obs=choices["obs"],
+        settings=" ".join(besides(settings)),
         agent=" ".join(agent),
         policy=" ".join([summary["policy"], *_own("policy", choices["policy"], settings["policy"])]),
         value=named(choices, settings["value"], critic),
+        critic=critic_of(settings),
         horizon_k=settings["value"]["horizon_k"],
         initial_state=lambda table: table["bank"],
         ess_fraction=summary["ess_fraction"],
@@ -97,10 +116,28 @@ def settings_of(folder: Path) -> dict[str, Any]:
     return yaml.safe_load((folder / "config.yaml").read_text())
 
 
+def critic_of(settings: dict[str, Any]) -> str:
+    """The critic that a run's method reads, empty if it reads none."""
+    read = settings["choices"]["agent"] != "bc" and settings["choices"]["value"] == "wvm"
+    return settings["value"]["critic"] if read else ""
+
+
+def besides(settings: dict[str, Any]) -> list[str]:
+    """Settings of task, episodes, training and evaluation that are not the defaults and have no column of their own."""
+    found = []
+    for group in ("env", "data", "obs"):
+        found += _changed(
+            GROUPS[group].get(settings["choices"][group]), settings[group], ELSEWHERE.get(group, ()), group
+        )
+    for group, kind in (("trainer", TrainerConfig), ("evaluation", EvaluationConfig)):
+        found += _changed(kind, settings[group], ELSEWHERE[group], group)
+    return found
+
+
 def named(choices: dict[str, str], value: dict[str, Any], critic: str = DEFAULT) -> str:
     """Name of a run's values: of their source, and of how advantages are made of them if not by the defaults."""
     if choices["agent"] == "bc":
-        return "none"
+        return NONE
     plain = ValueConfig()
     source = choices["value"]
     parts = [source] if not value["shuffle"] else ["shuffled"] if source == "wvm" else ["shuffled", source]
@@ -115,42 +152,59 @@ def named(choices: dict[str, str], value: dict[str, Any], critic: str = DEFAULT)
 
 def _own(group: str, choice: str, given: dict[str, Any], told: Iterable[str] = ()) -> list[str]:
     """Settings of a choice that are not its defaults, but for those that are told otherwise."""
-    kind = GROUPS[group].get(choice)
-    usual = {
+    found = _changed(GROUPS[group].get(choice), given, told)
+    return [f"path={Path(each).name}" if each.startswith("path=") else each for each in found]
+
+
+def _changed(kind: Any, given: dict[str, Any], told: Iterable[str], group: str = "") -> list[str]:
+    """`name=value` of the settings that are not the defaults of their kind; of those it does not know, none."""
+    defaults = {
         each.name: each.default if each.default_factory is MISSING else each.default_factory()
-        for each in (fields(kind) if kind else ())
+        for each in (fields(kind) if is_dataclass(kind) else ())
     }
-    changed = {name: number for name, number in given.items() if name not in told and number != usual.get(name, number)}
-    return [f"{name}={Path(number).name if name == 'path' else number}" for name, number in changed.items()]
+    plain = {name: asdict(each) if is_dataclass(each) else each for name, each in defaults.items()}  # type: ignore[arg-type]
+    usual = material(json.loads(json.dumps(plain)))
+    own = material({name: each for name, each in given.items() if name not in told})
+    prefix = f"{group}." if group else ""
+    return [f"{prefix}{name}={each}" for name, each in own.items() if each != usual.get(name, each)]
 
 
 class Study:
     """Scores of the study's runs.
 
+    Args:
+        path: of the rows that `gather` wrote.
+        score: of a rollout, one of `SCORES`.
+
     Raises:
-        InputError: no such file, or cells of a task that cannot be paired.
+        InputError: no such file, or cells of one kind and task that cannot be paired.
     """
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path, score: str = SCORES[0]):
+        if score not in SCORES:
+            raise InputError(f"score={score}: choose from {', '.join(SCORES)}")
         try:
             self.rows = pd.read_parquet(path)
         except (OSError, ValueError) as error:
             raise InputError(f"{path}: no rollouts to read; run `python -m experiments.study` first") from error
-        if missing := [name for name in (*BASE, *NAMED, SCORE) if name not in self.rows]:
+        if missing := [name for name in (*BASE, *NAMED, *SCORES) if name not in self.rows]:
             raise InputError(f"{path} lacks column {missing[0]}: name what `python -m experiments.study` wrote")
-        for task, rows in self.rows.groupby("env"):
-            cells = rows.groupby(list(KEY))
-            if len({frozenset(zip(cell["seed"], cell["initial_state"])) for _, cell in cells}) > 1:
+        for (task, *_), rows in self.rows.groupby(["env", *BASE]):
+            cells = rows.groupby(["agent", "value"])
+            found = {name: set(zip(cell["seed"], cell["initial_state"])) for name, cell in cells}
+            every = set().union(*found.values())
+            if lacking := [name for name, own in found.items() if own != every]:
+                seed, state = min(every - found[lacking[0]])
                 raise InputError(
-                    f"{path}: cells of {task} have other seeds or initial states than others and cannot be paired: "
-                    "run them alike"
+                    f"{path}: {', '.join(lacking[0])} of {task} has no rollout of seed {seed} from initial state "
+                    f"{state}, which others of its kind have: run it alike, or move those away"
                 )
         there = set(self.rows["env"])
         self.tasks = [task for task in TASKS if task in there] + sorted(there - set(TASKS))
-        self.base = self._base()
+        self.score, self.base = score, self._base()
         self._cells: dict[tuple, dict[str, np.ndarray]] = {}
         for (*key, task), rows in self.rows.groupby([*KEY, "env"], sort=False):
-            grid = rows.pivot(index="seed", columns="initial_state", values=SCORE).to_numpy(float)
+            grid = rows.pivot(index="seed", columns="initial_state", values=score).to_numpy(float)
             self._cells.setdefault(tuple(key), {})[task] = grid
 
     def cell(self, agent: str, value: str, **where: object) -> dict[str, np.ndarray]:
@@ -176,6 +230,18 @@ class Study:
         if not (found := self.cell("bc", "none")):
             raise InputError("there is no run of agent=bc yet: all others stand beside it")
         return found
+
+    @property
+    def title(self) -> str:
+        """Of the score, for axes."""
+        return self.score.removesuffix("_in_budget") + (" in budget" if self.score != "success" else "")
+
+    @property
+    def sources(self) -> list[str]:
+        """Values that methods are compared under, the critic's first: its own, and what two methods at least have."""
+        shared = Counter(value for *key, _, value in self._cells if dict(zip(BASE, key)) == self.base)
+        known = [value for value, count in shared.items() if count > 1 and value.split()[0] not in (NONE, *KNOW_LITTLE)]
+        return [*(["wvm"] if "wvm" in shared else []), *(value for value in known if value != "wvm")]
 
     def values(self, agent: str, **where: object) -> list[str]:
         """Value sources that the study has for a method."""

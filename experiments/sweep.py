@@ -4,12 +4,14 @@ A cell is a run of `wvm_rl.train`, given by its overrides, in a folder of its ow
 all cells that share task, episodes and policy, and are all conditioned or all not, train and act in one program
 (`wvm_rl.train.pipeline`), at most `together` of them; with `trainer.batching=map`, the default on CPUs, each gets the
 numbers that it would have got alone, but for rounding (conditions of several sizes need `together=1`). Finished cells
-are skipped, an interrupted program of the same cells goes on. Cells for other machines:
+are skipped, an interrupted program of the same cells goes on, one that is refused does not hold up the others. Cells
+for other machines:
 `wvm_rl.train -m` with Hydra's launchers. Overrides of all cells are quoted like each one's:
 `"common='data=mixed seeds=2'"`.
 """
 
 import shutil
+import sys
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
@@ -29,9 +31,10 @@ from wvm_rl.config import GROUPS, TrainConfig
 from wvm_rl.errors import InputError
 from wvm_rl.files import exclusive
 from wvm_rl.fingerprint import fingerprint
-from wvm_rl.runs import digest, read_summary
+from wvm_rl.runs import digest, finished_at, read_summary
 from wvm_rl.summary import described
 from wvm_rl.train import Job, pipeline
+from wvm_rl.values.base import ValueConfig
 
 
 @dataclass
@@ -115,9 +118,14 @@ def jobs(programs: list[list[Cell]]) -> list[list[Job]]:
     """
     sources: dict[str, Any] = {}
     for value in (cell.config.value for cells in programs for cell in cells):
-        if repr(value) not in sources:
-            sources[repr(value)] = value.source()
-    return [[Job(cell.config, cell.folder, sources[repr(cell.config.value)]) for cell in cells] for cells in programs]
+        if _read(value) not in sources:
+            sources[_read(value)] = value.source()
+    return [[Job(cell.config, cell.folder, sources[_read(cell.config.value)]) for cell in cells] for cells in programs]
+
+
+def _read(value: ValueConfig) -> str:
+    """What tells value sources apart: cells of other advantages share one."""
+    return repr((type(value).__name__, value.shaping()))
 
 
 def show(programs: list[list[Cell]]) -> None:
@@ -128,7 +136,7 @@ def show(programs: list[list[Cell]]) -> None:
     for number, cells in enumerate(programs):
         for cell in cells:
             seeds, rollouts = cell.config.seeds, cell.config.evaluation.rollouts
-            state = "finished" if cell.finished else "to run"
+            state = f"finished at {finished_at(cell.folder)[:9]}" if cell.finished else "to run"
             table.add_row(str(number), cell.name, str(seeds), str(seeds * rollouts), state)
         table.add_section()
     Console(soft_wrap=True).print(table)
@@ -142,12 +150,15 @@ def main(config: SweepConfig, after: Callable[[], None] | None = None) -> None:
     """Runs what is not finished, program by program, and calls `after` after each.
 
     A cell that another process runs is waited for, and not run again if it has finished by then.
+
+    Raises:
+        InputError: what stopped the first program that was refused, after the others have run.
     """
     programs = planned(config)
     show(programs)
     if not config.run:  # finished runs stay as they are, whatever would come out now
         return
-    runs = jobs(programs)
+    runs, refused = jobs(programs), list[InputError]()
     for number, (cells, own) in enumerate(zip(programs, runs)):
         left = [(cell, job) for cell, job in zip(cells, own) if not cell.finished]
         if not left:
@@ -162,10 +173,17 @@ def main(config: SweepConfig, after: Callable[[], None] | None = None) -> None:
                 f"### program {number + 1} of {len(programs)}: {', '.join(cell.name for cell, _ in left)}", flush=True
             )
             place = Path(config.folder) / "programs" / fingerprint([cell.folder.name for cell, _ in left])[:8]
-            pipeline([job for _, job in left], place / "checkpoints")
+            try:
+                pipeline([job for _, job in left], place / "checkpoints")
+            except InputError as error:
+                refused.append(error)
+                print(f"refused, the others go on: {error}", file=sys.stderr, flush=True)
+                continue
             shutil.rmtree(place)  # else cells that are deleted, to run again, would find their old policies
         if after:
             after()
+    if refused:
+        raise InputError(f"{len(refused)} of {len(programs)} programs did not run; the first: {refused[0]}")
 
 
 if __name__ == "__main__":

@@ -1,30 +1,33 @@
 """Tables of the study from its rollouts alone: `python -m experiments.tables`.
 
     python -m experiments.tables runs=runs/sweep     # of your own runs: writes study.parquet and tables of it there
+    python -m experiments.tables score=success       # of success at all, in tables of their own
 
 Reads `experiments/results/study.parquet`, writes `study.md` and `study.tex`, named after it, beside it. Scores are
-successes within the time budget. A cell's interval is that of `wvm_rl.stats.success_interval`; over tasks it is the
-interquartile mean of all runs, differences are paired by task and training seed, and resampled are runs: intervals for
-these initial states. Bars have the wider ones for other initial states beside them; differences of one task always are
-such.
+successes within the time budget. Cells are compared where all settings but method and values are alike. A cell's
+interval is that of `wvm_rl.stats.success_interval`; over tasks it is the interquartile mean of all runs, differences
+are paired by task and training seed, and resampled are runs: intervals for these initial states. Bars have the wider
+ones for other initial states beside them; differences of one task always are such.
 """
 
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from envs.tasks import TASKS
-from experiments.gather import BASE, Study, gather
+from experiments.gather import BASE, NONE, SCORES, Study, gather
 from wvm_rl import cli
 from wvm_rl.errors import InputError
 from wvm_rl.files import atomic
-from wvm_rl.scoreboard import markdown_table
+from wvm_rl.scoreboard import latex_table, markdown_table
 from wvm_rl.stats import Estimate, crossed_mean, improvement, iqm, iqm_difference, recovered, success_interval
 
 BRACKET = ("shuffled", "clock", "wvm", "oracle")  # values from none to all there is to know
 JUDGED = ("awr", "filtered_bc_percentile", "cfg")  # methods that are to beat bc
 EQUIVALENT = 0.05  # difference that counts as none
+FEW = 5  # training seeds below which intervals over them are too narrow (`wvm_rl.stats`)
 Table = tuple[str, list[str], list[list[str]]]  # title, header, rows
 
 
@@ -35,6 +38,7 @@ class TablesConfig:
     study: str = str(Path(__file__).parent / "results" / "study.parquet")
     out: str | None = None  # folder; null: that of the study
     runs: str | None = None  # folder of finished runs, whose rollouts are read in place of the study's
+    score: str = SCORES[0]  # of a rollout: success_in_budget | success
 
 
 def paired(ours: dict[str, np.ndarray], *others: dict[str, np.ndarray]) -> tuple[list[str], list[list[np.ndarray]]]:
@@ -54,10 +58,15 @@ def per_task(grid: np.ndarray) -> str:
 
 def compared(title: str, study: Study, cells: dict[str, dict[str, np.ndarray]], against: str) -> list[Table]:
     """A line a cell: each task, the tasks shared with another cell together, the difference from it and the chance to
-    beat it; and a table of the differences of each task.
+    beat it; and a table of the differences of each task. Only each task's scores where that cell is not there.
     """
-    base = cells[against]
-    tasks = [task for task in study.tasks if task in base]
+    base = cells.get(against, {})
+    tasks = [task for task in study.tasks if any(task in cell for cell in (base and [base]) or cells.values())]
+    if not base:
+        lines = [
+            [name, *(per_task(cell[task]) if task in cell else "" for task in tasks)] for name, cell in cells.items()
+        ]
+        return [(title, ["", *tasks], lines)]
     header = ["", *tasks, "tasks", "these, IQM", f"minus {against}", f"chance to beat {against}"]
     lines, apart = [], []
     for name, cell in cells.items():
@@ -74,12 +83,12 @@ def compared(title: str, study: Study, cells: dict[str, dict[str, np.ndarray]], 
     return [(title, header, lines), *([differences] if apart else [])]
 
 
-def leading(methods: dict[str, dict[str, np.ndarray]]) -> list[Table]:
+def leading(methods: dict[str, dict[str, np.ndarray]], values: str) -> list[Table]:
     """The method that is best over all tasks, beside each other one; none if fewer than two have all tasks.
 
     It is the best of these very rollouts, so what it is ahead of the second is somewhat flattered.
     """
-    whole = {name: cell for name, cell in methods.items() if cell.keys() == methods["bc"].keys()}
+    whole = {name: cell for name, cell in methods.items() if cell.keys() == methods.get("bc", {}).keys()}
     if len(whole) < 3:  # bc and one other: `compared` has them
         return []
     best = max(whole, key=lambda name: iqm(list(whole[name].values()))[0])
@@ -91,12 +100,27 @@ def leading(methods: dict[str, dict[str, np.ndarray]]) -> list[Table]:
             chance = improvement(ours, theirs)
             lines.append([f"{best} minus {name}", str(len(tasks)), *map(shown, (*differences, chance))])
     header = ["difference of IQM", "tasks", "estimate", "other initial states", "chance to beat it"]
-    return [("The best method, values of the critic", header, lines)]
+    return [(f"The best method, {values}", header, lines)]
+
+
+def pace(study: Study, methods: dict[str, dict[str, np.ndarray]], value: str) -> Table:
+    """Success at all, however late, and the median seconds that it took."""
+    rows = study.rows[(study.rows[list(BASE)] == pd.Series(study.base)).all(axis=1)]
+    tasks = [task for task in study.tasks if any(task in cell for cell in methods.values())]
+    lines = []
+    for name, cell in methods.items():
+        own = rows[(rows["agent"] == name) & rows["value"].isin([value, NONE])]
+        found = {task: own[own["env"] == task] for task in tasks if task in cell}
+        seconds = {task: each.loc[each["success"], "seconds"].median() for task, each in found.items()}
+        text = {task: f"{each['success'].mean():.2f}" for task, each in found.items()}
+        text |= {task: f"{text[task]}, {late:.1f} s" for task, late in seconds.items() if np.isfinite(late)}
+        lines.append([name, *(text.get(task, "") for task in tasks)])
+    return "Success at all, and its median seconds", ["", *tasks], lines
 
 
 def bars(study: Study) -> Table:
     """What the study is to show: difference over all tasks, its bar, and whether the interval clears it."""
-    bc, oracle = study.cell("bc", "none"), study.cell("awr", "oracle")
+    bc, oracle = study.cell("bc", NONE), study.cell("awr", "oracle")
     wanted = [
         *((agent, "wvm", bc, "bc", 0.0, np.inf) for agent in JUDGED),
         ("awr", "shuffled", bc, "bc", -EQUIVALENT, EQUIVALENT),
@@ -111,7 +135,10 @@ def bars(study: Study) -> Table:
         bar = f"within ±{EQUIVALENT}" if np.isfinite(high) else f"above {low:g}"
         clears = "met" if low < found[1] and found[2] < high else "missed"
         clears += "" if set(TASKS) <= set(tasks) else " so far"  # the bars are about all of them
-        clears = clears if np.isfinite(found[1]) else "open: one seed has no interval"
+        if (seeds := min(map(len, ours))) < FEW:
+            clears = f"open: {seeds} training seeds are too few to tell, {FEW} are needed"
+        elif found[1] == found[2]:
+            clears = "open: the runs do not differ"
         wider = shown(iqm_difference(ours, theirs, states=True))
         lines.append([f"{agent}, {value} minus {name}", str(len(tasks)), shown(found), wider, bar, clears])
     tasks, cells = paired(study.cell("awr", "wvm"), oracle, bc)
@@ -123,36 +150,46 @@ def bars(study: Study) -> Table:
 
 def tables(study: Study) -> list[Table]:
     """All tables that the study has rollouts for."""
-    bc = study.baseline
+    base = {"bc": bc} if (bc := study.cell("bc", NONE)) else {}
     agents = [agent for agent in dict.fromkeys(study.rows["agent"]) if agent != "bc"]
-    methods = {"bc": bc} | {agent: cell for agent in agents if (cell := study.cell(agent, "wvm"))}
-    found = [*compared("Methods, values of the critic", study, methods, "bc"), *leading(methods)]
+    found: list[Table] = []
+    for source in study.sources:
+        methods = base | {agent: cell for agent in agents if (cell := study.cell(agent, source))}
+        values = f"values of {'the critic' if source == 'wvm' else source}"
+        found += [*compared(f"Methods, {values}", study, methods, "bc"), *leading(methods, values)]
+        if source == study.sources[0]:
+            found.append(pace(study, methods, source))
+    told = {(agent, source) for agent in agents for source in study.sources}
     for agent in agents:
-        sources = {"bc": bc} | {value: cell for value in BRACKET if (cell := study.cell(agent, value))}
-        if len(sources) > 2:  # one alone is in the table of methods
-            found += compared(f"Value sources, {agent}", study, sources, "bc")
+        known = {value: cell for value in BRACKET if (cell := study.cell(agent, value))}
+        if len(known) > 1:  # one alone is in the tables of methods
+            found += compared(f"Value sources, {agent}", study, base | known, "bc")
+            told |= {(agent, value) for value in known}
     others = {
         f"{agent}, {value}": study.cell(agent, value)
         for agent in agents
         for value in study.values(agent)
-        if value not in BRACKET
+        if (agent, value) not in told
     }
     if others:
-        found += compared("Noise, other advantages and classical critic", study, {"bc": bc} | others, "bc")
+        found += compared("Other values and advantages", study, base | others, "bc")
     kinds = list(BASE)
     for kind in dict.fromkeys(zip(*(study.rows[name] for name in kinds))):
         where = dict(zip(kinds, kind))
-        if where == study.base or not (base := study.cell("bc", "none", **where)):
+        if where == study.base:
             continue
-        cells = {
+        cells = {"bc": cell} if (cell := study.cell("bc", NONE, **where)) else {}
+        cells |= {
             f"{agent}, {value}": study.cell(agent, value, **where)
             for agent in agents
             for value in study.values(agent, **where)
         }
         title = "{recipe}, {episodes} episodes, from {obs}, {updates} updates".format(**where)
         title += f", {where['policy']} policy" if where["policy"] != study.base["policy"] else ""
-        found += compared(title, study, {"bc": base} | cells, "bc")
-    return [*found, bars(study)]
+        title += f", {where['settings']}" if where["settings"] else ""
+        found += compared(title, study, cells, "bc")
+    judged = bars(study)
+    return [*found, *([judged] if judged[2] else [])]
 
 
 def markdown(found: list[Table]) -> str:
@@ -162,12 +199,21 @@ def markdown(found: list[Table]) -> str:
 
 def latex(found: list[Table]) -> str:
     """The tables in LaTeX, for the package booktabs."""
-    parts = []
-    for title, header, lines in found:
-        body = [" & ".join(row).replace("_", r"\_").replace("±", r"$\pm$") + r" \\" for row in [header, *lines]]
-        top = [f"% {title}", rf"\begin{{tabular}}{{l{'r' * (len(header) - 1)}}}", r"\toprule", body[0], r"\midrule"]
-        parts += [*top, *body[1:], r"\bottomrule", r"\end{tabular}", ""]
-    return "\n".join(parts)
+    return "\n".join(
+        f"% {title}\n{latex_table([header, *lines], 'l' + 'r' * (len(header) - 1))}" for title, header, lines in found
+    )
+
+
+def caption(study: Study) -> str:
+    """Of how many rollouts and seeds, of which critic, and at which commits."""
+    rows = study.rows
+    seeds = sorted(set(rows.groupby([*BASE, "agent", "value", "env"])["seed"].nunique()))
+    text = f"Score: {study.score}. {len(rows)} rollouts, {' or '.join(map(str, seeds))} training seeds of each cell"
+    critics = sorted(set(rows.loc[rows["value"].str.split().str[0] == "wvm", "critic"]))
+    text += f", values of critic {', '.join(critics)}" if critics else ""
+    text += f", of runs at {', '.join(sorted(set(rows['commit'])))}."
+    few = f" Intervals over fewer than {FEW} training seeds are too narrow (`wvm_rl/stats.py` says how much)."
+    return text + (few if seeds[0] < FEW else "")
 
 
 def main(config: TablesConfig) -> None:
@@ -180,13 +226,13 @@ def main(config: TablesConfig) -> None:
             raise InputError(
                 f"runs={config.runs} holds no finished run of wvm_rl.train: give the folder that they lie in"
             )
-    study = Study(path)
+    study = Study(path, config.score)
     found = tables(study)
     folder = Path(config.out).expanduser() if config.out else path.parent
-    commits = ", ".join(sorted(set(study.rows["commit"])))
-    text = f"# The study\n\n{markdown(found)}\n{len(study.rows)} rollouts, of runs at {commits}.\n"
+    text = f"# The study\n\n{markdown(found)}\n{caption(study)}\n"
+    stem = path.stem if config.score == SCORES[0] else f"{path.stem}-{config.score}"
     for ending, content in (("md", text), ("tex", latex(found))):
-        with atomic(folder / f"{path.stem}.{ending}") as partial:
+        with atomic(folder / f"{stem}.{ending}") as partial:
             partial.write_text(content)
     print(text)
 

@@ -9,7 +9,7 @@ import pytest
 
 from agents import AGENTS
 from agents.awr import AWRConfig
-from agents.base import effective_fraction
+from agents.base import checked, effective_fraction
 from agents.bc import BCConfig
 from agents.cfg import CFGConfig
 from agents.filtered_bc import FilteredBCBinaryConfig, FilteredBCPercentileConfig
@@ -17,6 +17,7 @@ from agents.matching import matched
 from agents.rabc import RABCConfig
 from agents.rcp import RCPConfig, quantiles_by_value, returns
 from tests.agents_toy import episodes, values
+from wvm_rl.advantage import ranked
 from wvm_rl.errors import InputError
 
 TOY = episodes((4, 6))
@@ -101,6 +102,8 @@ def test_sizes_between_a_knobs_ends_are_found():
 def test_sizes_out_of_reach_are_refused():
     with pytest.raises(InputError, match="BCConfig has no knob"):
         matched(BCConfig(), 0.5, ADVANTAGE, VALUES, TOY)
+    with pytest.raises(InputError, match=r"match_ess=0.5 solves for agent.tau, which is given as 3: give one of them"):
+        matched(AWRConfig(tau=3), 0.5, ADVANTAGE, VALUES, TOY)
     with pytest.raises(InputError, match=r"match_ess=0.05 is out of reach: agent.tau gives 0.\d+ to 1.00"):
         matched(AWRConfig(), 0.05, ADVANTAGE, VALUES, TOY)
     tied = np.array([1.0] * 5 + [0.0] * 5)
@@ -158,10 +161,19 @@ def test_effective_fraction():
         (ADVANTAGE, [VALUES[0], np.full(6, np.inf)], "values of episode 1 must be 6 finite numbers"),
     ],
 )
-@pytest.mark.parametrize("name", AGENTS)
-def test_misfits_are_refused(name, advantage, per_episode, message):
+def test_misfits_are_refused(advantage, per_episode, message):
     with pytest.raises(InputError, match=message):
-        AGENTS[name]().columns(advantage, per_episode, TOY)
+        checked(advantage, per_episode, TOY)
+
+
+def test_ranks_change_nothing_where_a_method_says_so():
+    told = {
+        name: [config().columns(each, VALUES, TOY) for each in (ADVANTAGE, ranked(ADVANTAGE))]
+        for name, config in AGENTS.items()
+    }
+    for name, (raw, rank) in told.items():
+        alike = np.array_equal(raw.weight, rank.weight) and np.array_equal(raw.cond, rank.cond)
+        assert alike == (AGENTS[name]().scale_free or name == "bc"), name
 
 
 @pytest.mark.parametrize(

@@ -44,7 +44,7 @@ def test_a_samples_kind_is_that_of_its_chunk(samples):
 def test_weights_are_split_by_kind(samples):
     awr = samples(AWRConfig())
     found = inspected(awr, HORIZON)
-    assert found["auroc"] > 0.98 and found["knob"] == {"tau": 10.0} and warning(found, awr.columns[0]) is None
+    assert found["auroc"] > 0.98 and found["knob"] == {"tau": 10.0} and warning(found, awr.columns[0], None) is None
     still = found["kinds"]["hesitation"]
     assert (still["share"], still["mean_weight"]) == pytest.approx((0.16, 1.0))
     assert found["kinds"]["progress"]["mean_weight"] > 1.2
@@ -53,12 +53,13 @@ def test_weights_are_split_by_kind(samples):
 
 def test_no_information_is_warned_of(samples):
     bc, cfg = samples(BCConfig()), samples(CFGConfig(optimal=0.5))
-    assert "favoured alike" in warning(inspected(bc, HORIZON), bc.columns[0])
+    assert "favoured alike" in warning(inspected(bc, HORIZON), bc.columns[0], None)
     assert inspected(cfg, HORIZON)["auroc"] > 0.7  # by what it is conditioned on
     rng = np.random.default_rng(0)
     noise = Columns(rng.random(300).astype(np.float32))
+    assert "0.00% of the samples have" in warning(inspected(cfg, HORIZON), cfg.columns[0], np.array([0.5]))
     cfg.columns[0] = noise
-    assert "no better than by chance" in warning(inspected(cfg, HORIZON), noise)
+    assert "no better than by chance" in warning(inspected(cfg, HORIZON), noise, None)
     assert favour(noise) is noise.weight
 
 

@@ -58,17 +58,25 @@ def test_own_runs_have_tables_and_figures(finished, tmp_path, capsys):
         shutil.copytree(finished / name, tmp_path / name)
     path = tmp_path / "noisy" / "config.yaml"
     path.write_text(path.read_text().replace("tau: 10.0", "tau: 5.0"))
-    shutil.copytree(finished / "noisy", tmp_path / "late")
-    path = tmp_path / "late" / "config.yaml"
-    path.write_text(path.read_text().replace("lag: 0.0", "lag: 0.5"))  # has no place among levels of noise
+
+    def copied(name, kind, old, new):
+        path = shutil.copytree(finished / kind, tmp_path / name) / "config.yaml"
+        assert old in path.read_text()
+        path.write_text(path.read_text().replace(old, new))
+
+    copied("late", "noisy", "lag: 0.0", "lag: 0.5")  # has no place among levels of noise
+    copied("slow", "noisy", "batch: 32", "batch: 64")  # nor beside a bc of other batches
+    copied("again", "bc", "horizon_k: 20", "horizon_k: 40")  # which bc does not read
     tables.main(tables.TablesConfig(runs=str(tmp_path)))
     told = capsys.readouterr().out
-    assert "awr tau=5.0, noisy 0.1" in told and "awr, noisy 0.1 lag=0.5" in told and "8 rollouts" in told
+    assert "awr tau=5.0, noisy 0.1" in told and "awr, noisy 0.1 lag=0.5" in told and "10 rollouts" in told
+    alone = told.split("batch=64")[1].split("##")[0]
+    assert "awr, noisy 0.1" in alone and "minus bc" not in alone
     assert (tmp_path / "study.tex").exists()
     plot.main(plot.PlotConfig(study=str(tmp_path / "study.parquet")))
     assert (tmp_path / "study-figures" / "noise.png").exists()
-    shutil.copytree(finished / "bc", tmp_path / "twin")
-    with pytest.raises(InputError, match=r"bc and .*twin differ in nothing: move one away"):
+    shutil.copytree(finished / "shuffled", tmp_path / "twin")
+    with pytest.raises(InputError, match=r"shuffled and .*twin differ in nothing: move one away"):
         tables.main(tables.TablesConfig(runs=str(tmp_path)))
     with pytest.raises(InputError, match="holds no finished run"):
         tables.main(tables.TablesConfig(runs=str(tmp_path / "bc")))
@@ -88,7 +96,7 @@ def test_parts_name_known_methods_and_can_be_chosen():
 def study_of(tmp_path, rates):
     """A study of two tasks, 4 seeds and 10 initial states, whose cells (agent, value) succeed at given rates."""
     rng = np.random.default_rng(0)
-    shared = tables.BASE | {"commit": "c0ffee"}
+    shared = tables.BASE | {"commit": "c0ffee", "critic": "tiny", "success": True, "seconds": 9.0}
     rows = [
         shared
         | {"env": env, "agent": agent, "value": value, "seed": seed, "initial_state": state, "success_in_budget": hit}
@@ -102,7 +110,7 @@ def study_of(tmp_path, rates):
     return path
 
 
-def test_tables_are_made_from_rollouts_alone(tmp_path, capsys):
+def test_tables_are_made_from_rollouts_alone(tmp_path, capsys, monkeypatch):
     rates = {("bc", "none"): 0.4, ("awr", "wvm"): 0.95, ("awr", "oracle"): 0.95, ("awr", "shuffled"): 0.4}
     rates |= {("rcp", "wvm"): 0.9, ("awr", "noisy 0.1"): 0.6}
     path = study_of(tmp_path, rates)
@@ -110,20 +118,24 @@ def test_tables_are_made_from_rollouts_alone(tmp_path, capsys):
     pd.concat([rows, rows[rows["value"].isin(["none", "oracle"])].assign(updates=6000)]).to_parquet(path)
     tables.main(tables.TablesConfig(study=str(path)))
     text = (tmp_path / "study.md").read_text()
-    assert "| awr, wvm minus bc | 2 | 0." in text and "above 0 | met so far |" in text
+    assert "| awr, wvm minus bc | 2 | 0." in text and "| 0.95, 9.0 s |" not in text and "| 1.00, 9.0 s |" in text
+    assert "above 0 | open: 4 training seeds are too few to tell, 5 are needed |" in text
+    monkeypatch.setattr(tables, "FEW", 4)
+    assert "above 0 | met so far |" in tables.markdown(tables.tables(tables.Study(path)))
     assert "| share of awr's gain with the oracle, wvm | 2 |" in text
     assert "## Value sources, awr: minus bc, task by task" in text
     best = text.split("## The best method, values of the critic")[1].split("##")[0]
     assert best.count("| awr minus ") == 2 and "| awr minus rcp | 2 | 0.0" in best
-    assert "## Noise, other advantages and classical critic" in text and "| awr, noisy 0.1 |" in text
+    assert "## Other values and advantages" in text and "| awr, noisy 0.1 |" in text
     assert "## suboptimal, 100 episodes, from state, 6000 updates: minus bc, task by task" in text
     assert r"awr, wvm minus bc & 2" in (tmp_path / "study.tex").read_text()
-    assert "640 rollouts, of runs at c0ffee" in capsys.readouterr().out
+    told = "640 rollouts, 4 training seeds of each cell, values of critic tiny, of runs at c0ffee. Intervals over fewer"
+    assert told in capsys.readouterr().out
     found = tables.Study(path).cell("awr", "wvm")
     assert {task: grid.shape for task, grid in found.items()} == {"lift": (4, 10), "can": (4, 10)}
     moved = (rows["env"] == "can") & (rows["agent"] == "rcp")
     rows.assign(seed=rows["seed"] + moved).to_parquet(tmp_path / "others.parquet")
-    with pytest.raises(InputError, match=r"others\.parquet: cells of can have other seeds .*: run them alike"):
+    with pytest.raises(InputError, match=r"others\.parquet: .* of can has no rollout of seed 4 from initial state 0"):
         tables.Study(tmp_path / "others.parquet")
     with pytest.raises(InputError, match=r"none\.parquet: no rollouts to read"):
         tables.Study(tmp_path / "none.parquet")

@@ -83,6 +83,29 @@ def test_cells_that_are_deleted_would_not_find_their_old_policies(hydra_ready, t
     assert places and not list((tmp_path / "programs").iterdir())
 
 
+def test_a_program_that_is_refused_does_not_hold_up_the_others(hydra_ready, tmp_path, monkeypatch, capsys):
+    ran = []
+
+    def run(jobs, checkpoints):
+        checkpoints.mkdir(parents=True)
+        if jobs[0].config.agent.conditions:
+            raise InputError("loss is nan")
+        ran.extend(job.folder.name for job in jobs)
+
+    monkeypatch.setattr(sweep, "pipeline", run)
+    cells = [f"agent={name} value=clock" for name in ("rcp", "awr")]
+    with pytest.raises(InputError, match="1 of 2 programs did not run; the first: loss is nan"):
+        sweep.main(SweepConfig(envs=["lift"], cells=cells, folder=str(tmp_path)))
+    assert [name[:14] for name in ran] == ["lift-awr-clock"] and "refused, the others go on" in capsys.readouterr().err
+
+
+def test_cells_of_other_advantages_share_a_source(hydra_ready, tmp_path):
+    cells = ["agent=awr value=oracle", "agent=awr value=oracle value.horizon_k=40", "agent=awr value=clock"]
+    programs = sweep.planned(SweepConfig(envs=["lift"], cells=cells, folder=str(tmp_path)))
+    one, other, last = (job.source for jobs in sweep.jobs(programs) for job in jobs)
+    assert one is other and last is not one
+
+
 def test_a_cells_folder_lies_in_the_sweeps(hydra_ready):
     cells = ["agent=awr value=file value.path=../../mine.parquet"]
     [[cell]] = sweep.planned(SweepConfig(envs=["lift"], cells=cells, folder="runs/s"))
@@ -104,4 +127,3 @@ def test_settings_are_checked():
     ):
         with pytest.raises(InputError, match=message):
             SweepConfig(**settings)
-    assert sweep.SweepConfig().together == 64

@@ -240,6 +240,8 @@ def test_what_would_change_nothing_is_refused(root, tmp_path):
     for name, given in (("shuffle", True), ("scale", "rank"), ("lower", 1.0)):
         with pytest.raises(InputError, match=f"value.{name}={given}: this agent does not read advantages"):
             Job(job(root, "bc", value=VALUES["clock"](**{name: given})), tmp_path / "run")
+    with pytest.raises(InputError, match=r"value\.scale=rank: this agent reads only sign and order of advantages"):
+        Job(job(root, "rcp", value=VALUES["clock"](scale="rank")), tmp_path / "run")
     with pytest.raises(InputError, match=r"obs\.size=128 is of pictures"):
         OBSERVATIONS["state"](size=128)
 

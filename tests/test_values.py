@@ -17,7 +17,7 @@ from wvm_rl.errors import InputError
 from wvm_rl.label import LabelConfig, command, label
 from wvm_rl.metrics import bench_truth
 from wvm_rl.values import VALUES
-from wvm_rl.values.base import ValueConfig
+from wvm_rl.values.base import ValueConfig, Values
 from wvm_rl.values.clock import ClockConfig
 from wvm_rl.values.file import FileConfig
 from wvm_rl.values.iql import IQLConfig
@@ -95,20 +95,26 @@ def test_progress_of_others_is_read_as_lerobot_writes_it(tmp_path):
     np.testing.assert_array_equal(first.step, [0, 40])  # twenty control steps a second, no value at the second frame
     np.testing.assert_allclose([*first.value, *second.value], [0, 0.4, 1])
     assert label(data, FileConfig(path=str(path), fps=1.0).source(), progress=False)[0][20] == pytest.approx(0.2)
-    fast = FileConfig(path=str(path), fps=30.0).source()  # between control steps
-    np.testing.assert_allclose(next(fast.values(data)).step, [0, 4 / 3])
     for settings, message in (
+        ({"fps": 30.0}, r"episode 0 end at control step 1\.33333 of 41: set value\.fps"),
         ({"fps": 0.5}, "must differ and lie within its 41 control steps"),
         ({"column": "progress_dense"}, "lacks column progress_dense"),
     ):
         with pytest.raises(InputError, match=message):
             list(FileConfig(path=str(path), **settings).source().values(data))
-    (100 * table).to_parquet(path)
+    more = dataset(tmp_path / "more.hdf5", [episode(0, 41)])
+    with pytest.raises(InputError, match=r"has rows of episode 1, .*more\.hdf5 1 episodes"):
+        list(FileConfig(path=str(path), fps=1.0).source().values(more))
+    table.assign(progress_sparse=100 * table["progress_sparse"]).to_parquet(path)
     with pytest.raises(InputError, match=r"progress_sparse lies in \[0, 40\]: scale it"):
-        list(FileConfig(path=str(path), fps=100.0).source().values(dataset(tmp_path / "e.hdf5", [episode(0, 41)])))
+        list(FileConfig(path=str(path), fps=1.0).source().values(data))
+    table[:3].assign(frame_index=[0, 1, 60], progress_std=[0.1, None, 0.2]).to_parquet(path)
+    found = next(FileConfig(path=str(path), fps=30.0).source().values(more))
+    np.testing.assert_allclose(found.step, [0, 40])
+    np.testing.assert_allclose(found.std, [0.1, 0.2])
     table[:3].to_parquet(path)
     with pytest.raises(InputError, match=r"no rows of episode 1 of .*d\.hdf5"):
-        list(FileConfig(path=str(path)).source().values(data))
+        list(FileConfig(path=str(path), fps=1.0).source().values(data))
 
 
 def test_clock_and_success(tmp_path):
@@ -286,6 +292,19 @@ def test_a_rollout_is_watched_as_episodes_are(tmp_path, monkeypatch):
     ]
     assert name == "rollout_00_success_2s.mp4" and fps == 10 and len(frames) == 20
     np.testing.assert_allclose(curve, np.arange(0, 40, 2) / 100, atol=1e-6)
+
+
+@pytest.mark.parametrize("step", [[10, 0, 5], [0, 5, 500], [-1, 5, 9], [0, 5, 5]])
+def test_a_source_that_loses_its_place_is_refused(step, tmp_path):
+    class Lost:
+        name = fingerprint = "lost"
+
+        def values(self, dataset, start=0):
+            yield Values(np.array(step), np.zeros(3, np.float32))
+
+    data = dataset(tmp_path / "d.hdf5", [episode(0, 11)])
+    with pytest.raises(InputError, match="value=lost gave steps that do not rise within the 11 of episode 0"):
+        label(data, Lost(), progress=False)
 
 
 def test_settings_of_advantages_do_not_belong_to_labels(tmp_path):

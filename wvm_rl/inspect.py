@@ -26,6 +26,7 @@ from wvm_rl.stats import auroc, interval
 
 PROGRESS, EDGE = "progress", "edge"
 CHANCE = 0.5
+RARE = 0.01  # share of samples
 BINS = 20  # of the histograms
 
 
@@ -83,8 +84,12 @@ def inspected(samples: Samples, horizon: int) -> dict[str, Any]:
     }
 
 
-def warning(found: dict[str, Any], columns: Columns) -> str | None:
-    """What speaks against training on this, if anything does."""
+def warning(found: dict[str, Any], columns: Columns, asked: np.ndarray | None) -> str | None:
+    """What speaks against training on this, if anything does; `asked` is the condition [C] when acting."""
+    if columns.cond is not None and (share := float((columns.cond == asked).all(1).mean())) < RARE:
+        return (
+            f"{share:.2%} of the samples have the condition that is asked for when acting: the policy hardly learns it"
+        )
     if np.ptp(favour(columns)) == 0:
         return "all samples are favoured alike: the values carry no ranking information for this method"
     if found["auroc_ci95"][0] <= CHANCE:  # false where no lapse is recorded
@@ -119,7 +124,7 @@ def main(config: TrainConfig, folder: Path) -> None:
     samples = prepared(config, origin(config, source), source, stage)
     found = inspected(samples, config.value.horizon_k)
     show(found)
-    if message := warning(found, samples.columns[0]) if config.informed else None:
+    if message := warning(found, samples.columns[0], samples.asked(0).cond) if config.informed else None:
         print(f"warning: {message}", file=sys.stderr)
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "inspect.json", found | {"warning": message})

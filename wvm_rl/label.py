@@ -100,6 +100,10 @@ def _check(name: str, values: Values, index: int, lengths: list[int]) -> None:
     if step.ndim != 1 or not len(step) or not value.shape == std.shape == step.shape:
         shapes = f"step {step.shape}, value {value.shape}, std {std.shape}"
         raise InputError(f"{name} gave arrays of other lengths in episode {index} ({shapes}): one number a step")
+    if not (step[0] >= 0 and step[-1] < lengths[index] and (np.diff(step) > 0).all()):
+        raise InputError(
+            f"{name} gave steps that do not rise within the {lengths[index]} of episode {index}: sort them"
+        )
     if not np.isfinite(value).all():
         raise InputError(f"{name} is not finite in episode {index}: check the source")
     if value.min() < -1e-3 or value.max() > 1 + 1e-3:

@@ -61,6 +61,7 @@ class Mirror:
         except client.Error as error:
             reason = " ".join(str(error).split()) or type(error).__name__
             raise InputError(f"wandb.mode={config.mode}: {reason} (or use wandb.mode=offline)") from error
+        opened.define_metric("policy/*", step_metric="policy/step")  # a resumed run logs some steps again
         return Mirror(folder, client, opened)
 
     @property

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from agents.acting import Asked
-from agents.base import AgentConfig, Columns
+from agents.base import AgentConfig, Columns, checked
 from agents.chunks import Frames, observation
 from agents.matching import matched
 from envs.collect import CollectConfig, collect, dataset_path
@@ -87,6 +87,10 @@ def origin(config: TrainConfig, source: Source) -> Origin:
     for name in ("shuffle", "scale", "lower") if not config.agent.reads_advantage else ():
         if (given := getattr(config.value, name)) != getattr(plain, name):
             raise InputError(f"value.{name}={given}: this agent does not read advantages, it would change nothing")
+    if config.agent.scale_free and config.value.scale != plain.scale:
+        raise InputError(
+            f"value.scale={config.value.scale}: this agent reads only sign and order of advantages, it changes nothing"
+        )
     if config.agent.strength != 1.0 and not config.policy.guides:
         raise InputError(f"agent.guidance={config.agent.strength:g} needs policy=flow: only a flow can be guided")
     if isinstance(data, FileData):
@@ -130,7 +134,8 @@ def prepared(
         observation(episodes[0].obs, config.obs.keys, f"{dataset.path}: {dataset.name(0)}")
     with stage("values"):
         labels = tracks(dataset, source)
-    values, delta = [track.progress for track in labels], config.value.advantages(labels)
+    values = [track.progress for track in labels]
+    delta = checked(config.value.advantages(labels), values, episodes)
     agent = config.agent
     if config.match_ess is not None:
         agent = matched(agent, config.match_ess, delta, values, episodes)

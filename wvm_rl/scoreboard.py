@@ -28,6 +28,7 @@ DETAILS = {  # of a second table
     "Cycle, defined": "cycle_voc_defined",
     "calibration": "calibration_error",
 }
+TEX = str.maketrans({sign: f"\\{sign}" for sign in "&%$#_{}"} | {"±": r"$\pm$", "\\": r"\textbackslash{}"})
 Grid = tuple[str, list[str], list[list[str]]]  # title, header, rows
 
 
@@ -110,11 +111,17 @@ def latex(content: Mapping[str, Any]) -> str:
     """The tables and their caption in LaTeX, for the package booktabs."""
     text = []
     for _, header, rows in grids(content):
-        kinds = "".join("l" if title in ("task or shift", "model") else "r" for title in header)
-        first, *body = (" & ".join(line).replace("%", r"\%").replace("_", r"\_") + r" \\" for line in [header, *rows])
-        top = [rf"\begin{{tabular}}{{{kinds}}}", r"\toprule", first, r"\midrule"]
-        text += [*top, *body, r"\bottomrule", r"\end{tabular}", ""]
+        text.append(
+            latex_table([header, *rows], "".join("l" if each in ("task or shift", "model") else "r" for each in header))
+        )
     return "\n".join([*text, f"% {caption(content)}", ""])
+
+
+def latex_table(rows: Sequence[Sequence[str]], kinds: str) -> str:
+    """A LaTeX table for the package booktabs; the first row is its header, `kinds` a letter l or r a column."""
+    first, *body = (" & ".join(entry.translate(TEX) for entry in row) + r" \\" for row in rows)
+    top = [rf"\begin{{tabular}}{{{kinds}}}", r"\toprule", first, r"\midrule"]
+    return "\n".join([*top, *body, r"\bottomrule", r"\end{tabular}", ""])
 
 
 def cell(scores: Mapping[str, Any], key: str) -> str:

@@ -89,6 +89,9 @@ def iqm(grids: Sequence[np.ndarray]) -> Estimate:
     Args:
         grids: per task the rollouts [S,I] of S training seeds from the same I initial states. Resampled are seeds
             within tasks, as rollouts of one policy are not independent: the interval is for these initial states.
+            Few seeds make it too narrow: in a simulation (six tasks, true rates of runs apart by a standard deviation
+            of 0.1, 20 rollouts each, 400 repeats) it covered the truth in 78, 87, 91 and 91 % of cases with 2, 3, 5
+            and 8 seeds, that of a difference in 81, 88, 91 and 92 %.
     """
     return _over_runs([np.asarray(grid, float)[..., None] for grid in grids], lambda runs: _iqm(runs[..., 0]))
 

@@ -23,7 +23,7 @@ from wvm_rl.errors import InputError
 from wvm_rl.evaluation import evaluate, initial_states
 from wvm_rl.files import exclusive
 from wvm_rl.inspect import inspected, warning
-from wvm_rl.runs import Run, check, read_summary, shared
+from wvm_rl.runs import Run, check, finished_at, read_summary, shared
 from wvm_rl.samples import Samples, origin, pictures, prepared
 from wvm_rl.summary import described, show, summarise
 from wvm_rl.values.wvm import Wvm
@@ -56,7 +56,7 @@ def main(config: TrainConfig, folder: Path) -> None:
     job = Job(config, folder)
     with exclusive(folder / "run"):
         if summary := read_summary(folder):
-            print("this run is finished; delete its folder to run it again")
+            print(f"this run was finished at commit {finished_at(folder)}; delete its folder to run it again")
         else:
             (summary,) = pipeline([job], folder / "checkpoints")
     show(summary, folder)
@@ -83,7 +83,7 @@ def pipeline(jobs: Sequence[Job], checkpoints: Path) -> list[dict[str, Any]]:
         figures.summary(job.folder / "figures", own.dataset, own.values)
         samples.append(own)
         favours.append(inspected(own, job.config.value.horizon_k))
-        if job.config.informed and (message := warning(favours[-1], own.columns[0])):
+        if job.config.informed and (message := warning(favours[-1], own.columns[0], own.asked(0).cond)):
             print(f"warning: {job.folder}: {message}", file=sys.stderr)
         if job.config.evaluation.videos:
             films.check_films(job.source, initial_states(job.config))

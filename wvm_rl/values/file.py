@@ -3,7 +3,7 @@
 For the benchmark one row a predicted frame, in columns `task, clip, episode, frame, value`: the task's and the clip's
 name and the episode's number as `python -m wvm_rl.bench export=<folder>` names them, the frame's number in its video,
 and a value in [0,1]. For one dataset, as `value=file`, LeRobot's columns `episode_index, frame_index` and a progress
-in [0,1], empty where there is none.
+in [0,1], empty where there is none, and, where the file has it, `progress_std`, its standard deviation.
 """
 
 import hashlib
@@ -19,8 +19,10 @@ from wvm_rl.data.episodes import Dataset
 from wvm_rl.errors import InputError
 from wvm_rl.values.base import ValueConfig, Values
 
+REACH = 0.8  # share of an episode up to which its values must come, or as far as they lie apart
 SLACK = 0.1  # by which a value may lie outside [0,1]; it is clipped
 COLUMNS = ("task", "clip", "episode", "frame", "value")
+PROGRESS, STD = "progress_sparse", "progress_std"  # LeRobot's column, and ours beside it (`wvm_rl.data.sidecar`)
 NUMBERS = ("episode", "frame", "episode_index", "frame_index")
 
 
@@ -71,7 +73,7 @@ class FileConfig(ValueConfig):
     """Anyone's progress of a dataset's episodes, as LeRobot writes it for RA-BC."""
 
     path: str = MISSING  # parquet file
-    column: str = "progress_sparse"  # that holds the progress
+    column: str = PROGRESS  # that holds the progress
     fps: float | None = None  # frames a second that frame_index counts; null: control steps
 
     def __post_init__(self) -> None:
@@ -98,9 +100,13 @@ class Progress:
         known = table[table[config.column].notna()]
         self._rows = {int(key): rows.sort_values("frame_index") for key, rows in known.groupby("episode_index")}
         digest = hashlib.sha256(self.path.read_bytes()).hexdigest()
-        self.fingerprint = f"{digest} {config.column} {config.fps} 2"
+        self.fingerprint = f"{digest} {config.column} {config.fps} 3"
 
     def values(self, dataset: Dataset, start: int = 0) -> Iterator[Values]:
+        if (last := max(self._rows, default=0)) >= len(dataset):
+            raise InputError(
+                f"{self.path} has rows of episode {last}, {dataset.path} {len(dataset)} episodes: label it"
+            )
         for index in range(start, len(dataset)):
             rows, length = self._rows.get(index), dataset.lengths[index]
             if rows is None:
@@ -112,7 +118,18 @@ class Progress:
                     f"{self.path}: frames of episode {index} must differ and lie within its {length} control steps; "
                     "set value.fps to the frames a second that frame_index counts"
                 )
-            yield Values(step, _progress(self.path, rows[self.config.column]))
+            apart = np.diff(step).max(initial=0)
+            if length - 1 - step[-1] > max((1 - REACH) * length, 2 * apart):
+                raise InputError(
+                    f"{self.path}: values of episode {index} end at control step {step[-1]:g} of {length}: set "
+                    "value.fps to the frames a second that frame_index counts, or give values up to the end"
+                )
+            yield Values(step, _progress(self.path, rows[self.config.column]), self._deviations(rows))
+
+    def _deviations(self, rows: pd.DataFrame) -> np.ndarray | None:
+        """Standard deviations of an episode's values [n] f32, None if the file has none of all of them."""
+        std = rows[STD].to_numpy(np.float32) if self.config.column == PROGRESS and STD in rows else np.full(1, np.nan)
+        return std if np.isfinite(std).all() else None
 
 
 class Predictions:
