@@ -4,6 +4,7 @@ import ast
 import hashlib
 import json
 from collections.abc import Collection
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -65,7 +66,12 @@ def key(settings: Any, made_by: Collection[str] | None = None) -> str:
 
 
 def _code(path: Path) -> str:
-    tree = ast.parse(path.read_text())
+    return _hashed(path.read_text())
+
+
+@cache
+def _hashed(code: str) -> str:
+    tree = ast.parse(code)
     for node in ast.walk(tree):
         body = getattr(node, "body", None)
         if isinstance(body, list):

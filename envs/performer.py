@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -19,6 +20,7 @@ class Recording:
     obs: dict[str, np.ndarray]  # key -> [T, ...] f32
     actions: np.ndarray  # [T, 7] f32
     success: bool
+    env_args: dict[str, Any]  # of the environment that it ran in (`envs.simulation`)
 
 
 @dataclass
@@ -120,5 +122,5 @@ class _Slot:
         if self._done and self.rollout in self.job.record:
             obs = {key: np.stack([row[key] for row in self.obs]) for key in self.obs[0]}
             trace = np.stack(self.states), obs, np.stack(self.actions)
-            recording = Recording(self.simulation.model_file, *trace, self.simulation.success)
+            recording = Recording(self.simulation.model_file, *trace, self.simulation.success, self.simulation.env_args)
         return Report(self.rollout, self.step, packed(state, pictures), self.simulation.success, self._done, recording)

@@ -4,7 +4,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import MISSING, asdict, fields, is_dataclass
+from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -33,11 +33,9 @@ ELSEWHERE = {  # settings that change no score, or have a place of their own
     "trainer": ("updates", "interval", "save_every", "batching"),
     "evaluation": ("rollouts", "workers", "videos", "keep"),
 }
-KNOW_LITTLE = ("shuffled", "clock", "noisy")  # sources that methods are not compared under
-
-
 NONE = "none"  # the values of bc, which reads none
-VALUE = re.compile(r"value\.|choices\.value$")
+VALUE = re.compile(r"value\.|choices\.value$")  # settings that bc does not read
+KNOW_LITTLE = ("shuffled", "clock", "noisy")  # sources that methods are not compared under
 
 
 def gather(folders: Iterable[Path], path: Path, critic: str | None = None) -> pd.DataFrame | None:
@@ -124,14 +122,13 @@ def critic_of(settings: dict[str, Any]) -> str:
 
 def besides(settings: dict[str, Any]) -> list[str]:
     """Settings of task, episodes, training and evaluation that are not the defaults and have no column of their own."""
-    found = []
-    for group in ("env", "data", "obs"):
-        found += _changed(
-            GROUPS[group].get(settings["choices"][group]), settings[group], ELSEWHERE.get(group, ()), group
-        )
-    for group, kind in (("trainer", TrainerConfig), ("evaluation", EvaluationConfig)):
-        found += _changed(kind, settings[group], ELSEWHERE[group], group)
-    return found
+    kinds = {group: GROUPS[group].get(settings["choices"][group]) for group in ("env", "data", "obs")}
+    kinds |= {"trainer": TrainerConfig, "evaluation": EvaluationConfig}
+    return [
+        each
+        for group, kind in kinds.items()
+        for each in _changed(_usual(kind), settings[group], ELSEWHERE.get(group, ()), f"{group}.")
+    ]
 
 
 def named(choices: dict[str, str], value: dict[str, Any], critic: str = DEFAULT) -> str:
@@ -152,21 +149,28 @@ def named(choices: dict[str, str], value: dict[str, Any], critic: str = DEFAULT)
 
 def _own(group: str, choice: str, given: dict[str, Any], told: Iterable[str] = ()) -> list[str]:
     """Settings of a choice that are not its defaults, but for those that are told otherwise."""
-    found = _changed(GROUPS[group].get(choice), given, told)
+    found = _changed(_usual(GROUPS[group].get(choice)), given, told, "")
     return [f"path={Path(each).name}" if each.startswith("path=") else each for each in found]
 
 
-def _changed(kind: Any, given: dict[str, Any], told: Iterable[str], group: str = "") -> list[str]:
-    """`name=value` of the settings that are not the defaults of their kind; of those it does not know, none."""
-    defaults = {
+def _usual(kind: Any) -> dict[str, Any]:
+    """Default of every setting of a kind of configuration, none of one that this code does not know."""
+    return {
         each.name: each.default if each.default_factory is MISSING else each.default_factory()
         for each in (fields(kind) if is_dataclass(kind) else ())
     }
-    plain = {name: asdict(each) if is_dataclass(each) else each for name, each in defaults.items()}  # type: ignore[arg-type]
-    usual = material(json.loads(json.dumps(plain)))
-    own = material({name: each for name, each in given.items() if name not in told})
-    prefix = f"{group}." if group else ""
-    return [f"{prefix}{name}={each}" for name, each in own.items() if each != usual.get(name, each)]
+
+
+def _changed(usual: dict[str, Any], given: dict[str, Any], told: Iterable[str], prefix: str) -> list[str]:
+    """`name=value` of the settings that are not the usual ones; names that these lack are of other code."""
+    found = []
+    for name, default in usual.items():
+        if name not in told and name in given:
+            if is_dataclass(default):
+                found += _changed(vars(default), given[name], (), f"{prefix}{name}.")
+            elif default is MISSING or json.loads(json.dumps(default)) != given[name]:
+                found.append(f"{prefix}{name}={given[name]}")
+    return found
 
 
 class Study:

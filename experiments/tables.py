@@ -61,7 +61,7 @@ def compared(title: str, study: Study, cells: dict[str, dict[str, np.ndarray]], 
     beat it; and a table of the differences of each task. Only each task's scores where that cell is not there.
     """
     base = cells.get(against, {})
-    tasks = [task for task in study.tasks if any(task in cell for cell in (base and [base]) or cells.values())]
+    tasks = [task for task in study.tasks if any(task in cell for cell in ([base] if base else cells.values()))]
     if not base:
         lines = [
             [name, *(per_task(cell[task]) if task in cell else "" for task in tasks)] for name, cell in cells.items()

@@ -13,24 +13,27 @@ from envs.collect import CollectConfig, collect
 from envs.recipes import RECIPES
 from envs.tasks import TASKS
 
-LONG = ["test_pretrain", "test_train", "test_model_initial", "test_sharding", "test_experts", "test_model_critic"]
+LONG = ["test_pretrain", "test_train", "test_model_initial", "test_sharding", "test_footage", "test_experts"]
+LONG += ["test_model_critic", "test_sweep", "test_study", "test_evaluate", "test_file_data", "test_regressors"]
 QUICKLY = "--xla_cpu_use_fusion_emitters=false"  # compiles in two thirds of the time
 QUICK = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1", "JAX_PLATFORMS": "cpu"}  # as `compile_quickly`, in other processes
-COMPILED = pytest.StashKey[str]()
+FOLDER = pytest.StashKey[str]()
+DATA = "WVM_RL_TEST_DATA"
 needs_egl = pytest.mark.skipif(ctypes.util.find_library("EGL") is None, reason="libEGL is not installed")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """What one test process has compiled, the others of this session need not compile again; all compile quickly."""
+    """What one test process has compiled or collected, the others of this session need not; all compile quickly."""
     if not hasattr(config, "workerinput"):
-        config.stash[COMPILED] = folder = tempfile.mkdtemp(prefix="wvm_rl-compiled-")
-        os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", folder)
+        config.stash[FOLDER] = folder = tempfile.mkdtemp(prefix="wvm_rl-tests-")
+        os.environ[DATA] = str(Path(folder) / "data")
+        os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(folder) / "compiled"))
         os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {QUICKLY}"
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
-    if folder := config.stash.get(COMPILED, None):
+    if folder := config.stash.get(FOLDER, None):
         shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -47,9 +50,15 @@ def lift_config(root: Path, **settings) -> CollectConfig:
 
 
 @pytest.fixture(scope="session")
-def lift_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def shared() -> Path:
+    """Data folder of all test processes. Read only, but for what collects or labels."""
+    return Path(os.environ[DATA])
+
+
+@pytest.fixture(scope="session")
+def lift_dataset(shared: Path) -> Path:
     """Path of two expert episodes of lift. Read only: copy it to change it."""
-    return collect(lift_config(tmp_path_factory.mktemp("lift")))
+    return collect(lift_config(shared))
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from wvm_rl.model.training import FitConfig
 from wvm_rl.model.value_dit import ValueConfig
 from wvm_rl.model.wan.transformer import TransformerConfig
 from wvm_rl.model.wan.vae import VaeConfig
-from wvm_rl.model.wvm import WorldValueModel
+from wvm_rl.model.wvm import LossConfig, WorldValueModel
 
 
 def film(seed: int, size: int = 16, instruction: int = 0) -> Film:
@@ -69,6 +69,15 @@ def stages(**changes) -> StagesConfig:
         "model": FitConfig(steps=60, batch=8, learning_rate=2e-3, warmup=5, save_every=20),
     }
     return StagesConfig(**{**settings, **changes})
+
+
+def small() -> StagesConfig:
+    """Stages of a few steps, without the loss of the video stream: half of the time to compile."""
+    return stages(
+        vae=replace(stages().vae, steps=20),
+        model=replace(stages().model, steps=24, batch=16, save_every=20),
+        loss=LossConfig(video=0.0),
+    )
 
 
 def random_critic(head: str = "flow") -> Critic:

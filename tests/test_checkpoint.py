@@ -71,8 +71,7 @@ def test_damage_is_named(tmp_path):
         checkpoint.restore(tmp_path / "c", STATE, {})
 
 
-@pytest.mark.parametrize("delay", [0.01, 0.06])
-def test_a_kill_leaves_a_whole_checkpoint(tmp_path, delay):
+def test_a_kill_leaves_a_whole_checkpoint(tmp_path):
     program = textwrap.dedent("""
         import sys
         import jax.numpy as jnp
@@ -84,7 +83,7 @@ def test_a_kill_leaves_a_whole_checkpoint(tmp_path, delay):
     folder = tmp_path / "c"
     with subprocess.Popen([sys.executable, "-c", program, str(folder)], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout.readline().strip() == "1"
-        time.sleep(delay)
+        time.sleep(0.03)
         process.send_signal(signal.SIGKILL)
         printed = [1, *(int(line) for line in process.stdout.read().split())]
     state, step = checkpoint.restore(folder, {"w": jnp.zeros((300, 300))}, {"seed": 0})

@@ -183,7 +183,7 @@ def test_recipes_without_shares_are_refused():
         Expert(shares={})
 
 
-def test_a_folder_without_write_permission_is_named(tmp_path):
+def test_a_data_folder_that_is_a_file_is_named(tmp_path):
     blocked = tmp_path / "file"
     blocked.write_text("")
     with pytest.raises(InputError, match=f"cannot write to {blocked}"):

@@ -8,7 +8,7 @@ from envs.simulation import Simulation
 from envs.tasks import TASKS
 from wvm_rl.errors import InputError
 
-STEPS = 40
+STEPS = 25
 
 
 def actions() -> np.ndarray:

@@ -32,10 +32,10 @@ EVALUATION = EvaluationConfig(rollouts=2, workers=1)
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory, compile_quickly):
+def finished(shared, tmp_path_factory, compile_quickly):
     """A run of two seeds whose policies are asked for something."""
-    root = tmp_path_factory.mktemp("data")
-    config = job(root, "rcp", seeds=2, evaluation=replace(EVALUATION, keep=2))
+    root = tmp_path_factory.mktemp("runs")
+    config = job(shared, "rcp", seeds=2, evaluation=replace(EVALUATION, keep=2))
     main(config, root / "run")
     return root / "run", config
 

@@ -64,21 +64,9 @@ def test_the_hand_turns_along_a_wall_that_it_would_hit():
     assert as_planned and episode.obs["Bread_pos"][0, 1] < -0.4
 
 
-def test_same_seed_same_episode(simulation):
-    episodes = [record(simulation, Mixed(), seed=3, index=2) for _ in range(2)]
-    assert episodes[0].states.tobytes() == episodes[1].states.tobytes()
-    assert episodes[0].actions.tobytes() == episodes[1].actions.tobytes()
-    other = record(simulation, Mixed(), seed=4, index=2)
-    assert other.states[0].tobytes() != episodes[0].states[0].tobytes()
-
-
-def test_record_replays_bit_for_bit(simulation):
-    episode = record(simulation, of("retry"), seed=0, index=0)
-    simulation.restore(episode.model_file, episode.states[0])
-    for state, action in zip(episode.states, episode.actions):
-        assert simulation.state.tobytes() == state.tobytes()
-        simulation.step(action)
-    assert simulation.success
+def test_other_seeds_start_elsewhere(simulation):
+    starts = [(simulation.reset(seed), simulation.state.tobytes())[1] for seed in (3, 4, 3)]
+    assert starts[0] == starts[2] != starts[1]
 
 
 def test_hesitation_stands_still(simulation):
@@ -120,11 +108,6 @@ def test_experts_of_unseen_tasks(task):
 def test_checks_of_nothing_are_refused():
     with pytest.raises(InputError, match="episodes=0 must be at least 1"):
         CheckConfig(episodes=0)
-
-
-def test_unknown_robots_are_refused():
-    with pytest.raises(InputError, match=r"env\.robot=Atlas is unknown: choose from Panda, Sawyer, UR5e"):
-        TASKS["lift"](robot="Atlas")
 
 
 def test_retry_is_a_real_failed_grasp(simulation):

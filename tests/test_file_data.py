@@ -35,25 +35,26 @@ def given(file, value="oracle", **settings):
     return origin(config, config.value.source())
 
 
-def test_a_file_gives_what_its_recipe_gives(tmp_path):
+def test_a_file_gives_what_its_recipe_gives(shared, tmp_path):
     """And what its policy did can teach the next one."""
     keeping = EvaluationConfig(rollouts=2, workers=1, keep=2)
-    main(job(tmp_path, evaluation=keeping), tmp_path / "scripted")
-    (collected,) = tmp_path.glob("episodes/*.hdf5")
-    data = FileData(shutil.copy(collected, tmp_path / "mine.hdf5"), root=str(tmp_path))
-    main(job(tmp_path, evaluation=keeping, data=data), tmp_path / "given")
+    scripted = job(shared, evaluation=keeping)
+    main(scripted, tmp_path / "scripted")
+    collected = origin(scripted, scripted.value.source()).dataset().path
+    data = FileData(shutil.copy(collected, tmp_path / "mine.hdf5"), root=str(shared))
+    main(job(shared, evaluation=keeping, data=data), tmp_path / "given")
     kept = [tmp_path / name / "rollouts.hdf5" for name in ("scripted", "given")]
     assert kept[0].read_bytes() == kept[1].read_bytes()
     summary = json.loads((tmp_path / "given" / "summary.json").read_text())
     assert (summary["recipe"], summary["episodes"]) == ("file", 4)
 
-    settings = {"data": FileData(str(kept[0]), root=str(tmp_path)), "value": VALUES["clock"]()}
-    main(job(tmp_path, agent="bc", **settings), tmp_path / "next")
+    settings = {"data": FileData(str(kept[0]), root=str(shared)), "value": VALUES["clock"]()}
+    main(job(shared, agent="bc", **settings), tmp_path / "next")
     summary = json.loads((tmp_path / "next" / "summary.json").read_text())
     assert summary["samples"] == sum(Dataset(kept[0]).lengths)
     shutil.copy(collected, kept[0])
     with pytest.raises(InputError, match="holds a run with input episodes"):
-        main(job(tmp_path, agent="bc", **settings), tmp_path / "next")
+        main(job(shared, agent="bc", **settings), tmp_path / "next")
 
 
 def test_what_a_policy_did_is_no_experts(tmp_path):

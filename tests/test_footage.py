@@ -7,7 +7,7 @@ import h5py
 import numpy as np
 import pytest
 
-from tests.model_toy import stages
+from tests.model_toy import small, stages
 from tests.synthetic import dataset, episode
 from wvm_rl.data.episodes import Dataset
 from wvm_rl.errors import InputError
@@ -15,7 +15,6 @@ from wvm_rl.footage import FileFilms, ScriptedFilms, corpus
 from wvm_rl.label import label
 from wvm_rl.model.critic import Critic
 from wvm_rl.model.reading import Reading
-from wvm_rl.model.wvm import LossConfig
 from wvm_rl.pretrain import PretrainConfig, main
 from wvm_rl.values.wvm import WvmConfig
 
@@ -43,7 +42,7 @@ def test_films_of_looks_rates_and_no_instruction(tmp_path):
     np.testing.assert_allclose(slow.training[0].progress, films.training[0].progress[::2])
 
 
-def demonstrations(path, count=4, fps=30, size=32, instruction="fold the towel"):
+def demonstrations(path, count=4, fps=30, size=32, instructions=("fold the towel",)):
     """A file with no more than a robot's recordings have: actions, what a camera saw, and what was to be done."""
     rng = np.random.default_rng(0)
     with h5py.File(path, "w") as file:
@@ -54,7 +53,7 @@ def demonstrations(path, count=4, fps=30, size=32, instruction="fold the towel")
             demo["actions"] = rng.normal(size=(length, 6)).astype(np.float32)
             demo["frames/front"] = rng.integers(0, 255, (length, size, size, 3), np.uint8)
             demo["frames/step"] = np.arange(length, dtype=np.int32)
-            demo.attrs["instruction"] = instruction
+            demo.attrs["instruction"] = instructions[index % len(instructions)]
     return path
 
 
@@ -112,7 +111,7 @@ def test_only_successful_experts_are_learned_from(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("settings", "cameras", "message"),
     [
-        ({"instruction": ""}, ["front"], r"demo_0 has no instruction: add the attribute, or learn without"),
+        ({"instructions": ("",)}, ["front"], r"demo_0 has no instruction: add the attribute, or learn without"),
         ({"size": 33}, ["front"], r"demo_0 has frames of 33x33 of front, the critic reads"),
         ({"fps": 2}, ["front"], r"mine\.hdf5 has 2 frames a second, the critic reads"),
         ({}, ["wrist"], r"demo_0 has no frames of camera wrist \(all episodes have: front\)"),
@@ -126,15 +125,14 @@ def test_films_that_no_critic_can_learn_from_are_refused(tmp_path, settings, cam
 
 
 def test_the_command_makes_a_critic_that_labels_other_recordings(tmp_path, compile_quickly):
-    shapes = {name: getattr(stages(), name) for name in ("wvm", "compression")}
-    short = {"vae": replace(stages().vae, steps=6), "model": replace(stages().model, steps=6, save_every=6)}
-    footage = FileFilms([str(demonstrations(tmp_path / "mine.hdf5"))], ["front"], held_out=1, root=str(tmp_path))
-    config = PretrainConfig(
-        **shapes, **short, pool=256, loss=LossConfig(video=0.0), data=footage, out=str(tmp_path / "critic")
-    )
+    told = ("fold the towel", "smooth it")
+    mine = demonstrations(tmp_path / "mine.hdf5", instructions=told)
+    footage = FileFilms([str(mine)], ["front"], held_out=1, root=str(tmp_path))
+    alike = {name: getattr(small(), name) for name in ("wvm", "compression", "vae", "model", "pool", "loss")}
+    config = PretrainConfig(**alike, data=footage, out=str(tmp_path / "critic"))  # compiled for `test_pretrain`
     main(config)
     critic = Critic.load(tmp_path / "critic")
-    assert (critic.camera, critic.instructions, critic.size) == ("front", ["fold the towel"], 16)
+    assert (critic.camera, critic.instructions, critic.size) == ("front", [*told], 16)
     assert "| episodes | of mine.hdf5 |" in critic.card and "| films | 3 for training, 1 held out |" in critic.card
     other = Dataset(demonstrations(tmp_path / "other.hdf5", count=2))
     labels = label(other, WvmConfig(critic=str(tmp_path / "critic")).source(), progress=False)

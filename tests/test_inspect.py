@@ -63,8 +63,8 @@ def test_no_information_is_warned_of(samples):
     assert favour(noise) is noise.weight
 
 
-def test_the_command_draws_before_any_training(tmp_path, capsys):
-    inspect.main(job(tmp_path, match_ess=0.9), tmp_path / "run")
+def test_the_command_draws_before_any_training(shared, tmp_path, capsys):
+    inspect.main(job(shared, match_ess=0.9), tmp_path / "run")
     found = json.loads((tmp_path / "run" / "inspect.json").read_text())
     assert found["ess_fraction"] == pytest.approx(0.9, abs=0.02) and found["knob"]["tau"] != 10
     assert (tmp_path / "run" / "figures" / "weights.png").exists()

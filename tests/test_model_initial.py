@@ -17,7 +17,7 @@ from wvm_rl.model.reading import Reading
 from wvm_rl.model.stages import Stages, train
 from wvm_rl.model.wan import Transformer, VideoVae, load_transformer, save_transformer, save_vae
 from wvm_rl.model.wan.pretrained import transformer_graph
-from wvm_rl.model.wvm import WorldValueModel
+from wvm_rl.model.wvm import LossConfig, WorldValueModel
 
 pytestmark = pytest.mark.usefixtures("compile_quickly")
 
@@ -90,6 +90,7 @@ def test_pretraining_takes_the_published_vae_and_trains_low_rank_updates(publish
         wvm=of(lora_rank=1),
         pretrained=PretrainedConfig(str(folder)),
         model=replace(stages().model, steps=20, average=0.0),
+        loss=LossConfig(video=0.0),  # the values' gradients reach the video stream, too
     )
     critic, scores = train(Stages(config, corpus(), tmp_path))
     assert "vae step" not in scores and critic.config.model.transformer.lora_rank == 0

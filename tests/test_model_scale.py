@@ -57,12 +57,12 @@ def of_half(jaxpr):
 
 
 def test_plan_counts_bytes_without_allocating():
-    config = PlanConfig(wvm=preset(), batch=4)
+    config = PlanConfig(wvm=preset(), batch=4, loss=LossConfig(video=0.0))
     count = sum(np.prod(shape) for shape in WorldValueModel(preset()).graph.shapes.values())
     full = plan(config)
     assert full.parameters == 4 * count
     assert 3 * 4 * count <= full.optimiser < 3 * 4 * count + 100 and full.temporary > 4 * count
-    low = plan(replace(config, wvm=replace(of(lora_rank=2), first_frame=True), average=0.0, loss=LossConfig(video=0.0)))
+    low = plan(replace(config, wvm=replace(of(lora_rank=2), first_frame=True), average=0.0))
     assert low.batch > full.batch  # the first frames
     assert low.optimiser < full.optimiser and low.parameters > full.parameters
     inference = plan(replace(config, mode="inference"))

@@ -76,7 +76,7 @@ def test_a_training_that_was_killed_goes_on(tmp_path, monkeypatch):
 def test_without_text_all_instructions_are_one(tmp_path):
     known = replace(films(tmp_path), instructions=[NO_TEXT])
     other = dataset(tmp_path / "other.hdf5", [replace(episode(3), instruction="juggle")])
-    assert len(next(Frame(replace(SHORT, steps=10), known).values(other)).value)
+    assert len(next(Frame(SHORT, known).values(other)).value)
 
 
 def test_a_video_falls_when_it_is_played_back(tmp_path):

@@ -9,8 +9,7 @@ import jax
 import pytest
 
 from tests.conftest import QUICK
-from tests.model_toy import corpus, stages
-from tests.test_pretrain import small
+from tests.model_toy import corpus, small, stages
 from wvm_rl import sharding
 from wvm_rl.errors import InputError
 from wvm_rl.model.stages import Stages, train
@@ -47,7 +46,11 @@ def test_meshes_that_do_not_fit_are_refused(tmp_path):
         sharding.batch(mesh, {}, 16)
     with pytest.raises(InputError, match="at least 1"):
         MeshConfig(data=0)
-    lone, wrong, high = ({"coordinator": "host:1"}, {"count": 2, "coordinator": "host"}, {"count": 2, "index": 2})
-    for settings in ({"count": 2}, lone, wrong, high):
-        with pytest.raises(InputError, match="hosts"):
+    for settings, message in (
+        ({"count": 2}, "hosts.count=2 needs hosts.coordinator"),
+        ({"coordinator": "host:1"}, "hosts.coordinator=host:1 needs hosts.count"),
+        ({"count": 2, "coordinator": "host"}, "hosts.coordinator=host: give address:port"),
+        ({"count": 2, "index": 2}, r"hosts.index=2 must lie in \[0, hosts.count=2\)"),
+    ):
+        with pytest.raises(InputError, match=message):
             HostsConfig(**settings)

@@ -25,7 +25,7 @@ COLUMNS |= {"initial_state", "success", "success_in_budget", "seconds", "commit"
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory, compile_quickly):
+def finished(shared, tmp_path_factory, compile_quickly):
     """Folder of three small runs: bc, awr with noisy values, and with shuffled ones."""
     root = tmp_path_factory.mktemp("runs")
     settings = {
@@ -33,7 +33,7 @@ def finished(tmp_path_factory, compile_quickly):
         "bc": {"agent": "bc"},
         "shuffled": {"agent": "awr", "value": VALUES["oracle"](shuffle=True)},
     }
-    pipeline([Job(job(root, **each), root / name) for name, each in settings.items()], root / "checkpoints")
+    pipeline([Job(job(shared, **each), root / name) for name, each in settings.items()], root / "checkpoints")
     return root
 
 
@@ -66,12 +66,13 @@ def test_own_runs_have_tables_and_figures(finished, tmp_path, capsys):
 
     copied("late", "noisy", "lag: 0.0", "lag: 0.5")  # has no place among levels of noise
     copied("slow", "noisy", "batch: 32", "batch: 64")  # nor beside a bc of other batches
+    copied("few", "shuffled", "expert: 0.25", "expert: 0.5")  # another mapping of a recipe
     copied("again", "bc", "horizon_k: 20", "horizon_k: 40")  # which bc does not read
     tables.main(tables.TablesConfig(runs=str(tmp_path)))
     told = capsys.readouterr().out
-    assert "awr tau=5.0, noisy 0.1" in told and "awr, noisy 0.1 lag=0.5" in told and "10 rollouts" in told
+    assert "awr tau=5.0, noisy 0.1" in told and "awr, noisy 0.1 lag=0.5" in told and "12 rollouts" in told
     alone = told.split("batch=64")[1].split("##")[0]
-    assert "awr, noisy 0.1" in alone and "minus bc" not in alone
+    assert "awr, noisy 0.1" in alone and "minus bc" not in alone and "data.recipe.shares={'expert': 0.5" in told
     assert (tmp_path / "study.tex").exists()
     plot.main(plot.PlotConfig(study=str(tmp_path / "study.parquet")))
     assert (tmp_path / "study-figures" / "noise.png").exists()

@@ -23,9 +23,9 @@ def test_cells_that_share_a_program(tmp_path):
     assert program(agent="bc", policy="gaussian") != program(agent="bc") != program(agent="bc", fps=None)
 
 
-def test_cells_of_a_program_end_as_if_alone(tmp_path, capsys):
+def test_cells_of_a_program_end_as_if_alone(shared, tmp_path, capsys):
     keeping = EvaluationConfig(rollouts=2, workers=1, keep=2)
-    configs = {name: job(tmp_path, name, seeds=seeds, evaluation=keeping) for name, seeds in (("bc", 1), ("awr", 2))}
+    configs = {name: job(shared, name, seeds=seeds, evaluation=keeping) for name, seeds in (("bc", 1), ("awr", 2))}
     jobs = [Job(config, tmp_path / "many" / name) for name, config in configs.items()]
     pipeline(jobs, tmp_path / "checkpoints")
     acted = {}

@@ -1,5 +1,6 @@
 """The main job from end to end, small: episodes to run folder, and what it refuses."""
 
+import io
 import json
 import os
 import runpy
@@ -7,6 +8,8 @@ import shutil
 import subprocess
 import sys
 import time
+from contextlib import redirect_stdout
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -34,8 +37,8 @@ pytestmark = pytest.mark.usefixtures("compile_quickly")
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory):
-    return tmp_path_factory.mktemp("data")
+def root(shared):
+    return shared
 
 
 def job(
@@ -64,24 +67,38 @@ def start(*overrides: str, folder: Path) -> subprocess.Popen:
     return subprocess.Popen(command, cwd=folder, env=environment, stderr=subprocess.PIPE, text=True)
 
 
-def test_run_folder_holds_everything(root, tmp_path, capsys, monkeypatch):
-    monkeypatch.setenv("WANDB_SILENT", "true")
-    folder = tmp_path / "run"
-    keeping = EvaluationConfig(rollouts=2, workers=1, keep=1)
-    main(job(root, seeds=2, wandb=WandbConfig(mode="offline"), evaluation=keeping), folder)
+WHOLE = {
+    "seeds": 2,
+    "trainer": TrainerConfig(updates=20, batch=32, interval=10, warmup=2, save_every=10),
+    "evaluation": EvaluationConfig(rollouts=3, workers=1, keep=1),
+}
+
+
+@pytest.fixture(scope="module")
+def whole(root, tmp_path_factory, compile_quickly):
+    """Folder of a finished run of two seeds, and what it printed."""
+    folder, told = tmp_path_factory.mktemp("whole") / "run", io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(told):
+        patch.setenv("WANDB_SILENT", "true")
+        main(job(root, wandb=WandbConfig(mode="offline"), **WHOLE), folder)
+    return folder, told.getvalue()
+
+
+def test_run_folder_holds_everything(whole, root, capsys):
+    folder, told = whole
     summary = json.loads((folder / "summary.json").read_text())
     assert (summary["env"], summary["agent"], summary["policy"], summary["value"]) == ("lift", "awr", "flow", "oracle")
-    assert summary["rollouts"] == 4 and 0 <= summary["success_ci95"][0] <= summary["success_rate"]
+    assert summary["rollouts"] == 6 and 0 <= summary["success_ci95"][0] <= summary["success_rate"]
     assert set(summary["wall_seconds"]) == {"episodes", "values", "policy", "rollouts"}
     assert 0 < summary["ess_fraction"] < 1
     rows = pd.read_parquet(folder / "episodes.parquet")
-    assert list(rows["seed"]) == [0, 0, 1, 1] and list(rows["rollout"]) == [0, 1, 0, 1]
+    assert list(rows["seed"]) == [0, 0, 0, 1, 1, 1] and list(rows["rollout"]) == [0, 1, 2, 0, 1, 2]
     metrics = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in metrics] == [10, 20] and np.isfinite(metrics[-1]["loss"])
     for name in ("config.yaml", "versions.json", "figures/value_curves.png", "checkpoints"):
         assert (folder / name).exists(), name
     assert list(folder.glob("wandb/offline-run-*"))
-    assert "success" in capsys.readouterr().out
+    assert "6 from 2 training seed(s)" in told
     kept = Dataset(folder / "rollouts.hdf5")
     (rollout,) = kept
     with pytest.raises(InputError, match="value=oracle needs `expert_steps` and recorded lapses"):
@@ -90,37 +107,13 @@ def test_run_folder_holds_everything(root, tmp_path, capsys, monkeypatch):
     assert rollout.states.shape[0] == len(rollout) and rollout.instruction == TASKS["lift"]().instruction
 
     before = (folder / "summary.json").read_bytes()
-    main(job(root, seeds=2, evaluation=keeping), folder)  # finished: shown, not run again
+    main(job(root, **WHOLE), folder)  # finished: shown, not run again
     assert "finished" in capsys.readouterr().out and (folder / "summary.json").read_bytes() == before
 
 
-def test_a_job_cut_short_ends_as_if_it_had_not_been(root, tmp_path, monkeypatch):
-    whole, cut = tmp_path / "whole", tmp_path / "cut"
-    settings = {
-        "trainer": TrainerConfig(updates=20, interval=10, warmup=2, save_every=10),
-        "evaluation": EvaluationConfig(rollouts=2, workers=1, keep=2),
-    }
-    main(job(root, **settings), whole)
-
-    def interrupted(*_, **__):
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr("wvm_rl.train.evaluate", interrupted)
-        main(job(root, **settings), cut)
-    assert not (cut / "summary.json").exists()
-    main(job(root, **settings), cut)
-    assert (cut / "rollouts.hdf5").read_bytes() == (whole / "rollouts.hdf5").read_bytes()
-    results = [pd.read_parquet(folder / "episodes.parquet") for folder in (whole, cut)]
-    pd.testing.assert_frame_equal(*results)
-    losses = [[json.loads(line)["loss"] for line in (folder / "metrics.jsonl").open()] for folder in (whole, cut)]
-    assert losses[0] == losses[1]
-
-
-def test_rollouts_cut_short_go_on(root, tmp_path, monkeypatch):
-    """Of one run's policy; another's begin anew, even where its run left some."""
-    evaluation, acted, together = EvaluationConfig(rollouts=6, workers=1), [], agents.acting.together
-    main(job(root, evaluation=evaluation), tmp_path / "whole")
+def test_a_job_cut_short_ends_as_if_it_had_not_been(whole, root, tmp_path, monkeypatch):
+    """It goes on with its rollouts; another run's begin anew, even where its run left some."""
+    acted, together, cut = [], agents.acting.together, tmp_path / "cut"
 
     def noted(acts, count, rows, stop=False):
         def act(observations, rollout, step):
@@ -133,48 +126,62 @@ def test_rollouts_cut_short_go_on(root, tmp_path, monkeypatch):
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr("wvm_rl.evaluation.together", partial(noted, stop=True))
-        main(job(root, evaluation=evaluation), tmp_path / "cut")
-    kept = (tmp_path / "cut" / "rollouts.jsonl").read_text()
+        main(job(root, **WHOLE), cut)
+    assert not (cut / "summary.json").exists()
+    kept = (cut / "rollouts.jsonl").read_text()
     monkeypatch.setattr("wvm_rl.evaluation.together", noted)
     acted.clear()
-    main(job(root, evaluation=evaluation), tmp_path / "cut")
-    assert 0 < len(set(acted)) < 6 and not (tmp_path / "cut" / "rollouts.jsonl").exists()
+    main(job(root, **WHOLE), cut)
+    assert 0 < len(set(acted)) < 6 and not (cut / "rollouts.jsonl").exists()
+    assert (cut / "rollouts.hdf5").read_bytes() == (whole[0] / "rollouts.hdf5").read_bytes()
+    results = [pd.read_parquet(folder / "episodes.parquet") for folder in (whole[0], cut)]
+    pd.testing.assert_frame_equal(*results)
+    losses = [[json.loads(line)["loss"] for line in (folder / "metrics.jsonl").open()] for folder in (whole[0], cut)]
+    assert losses[0] == losses[1]
+
     acted.clear()
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "rollouts.jsonl").write_text(kept)
-    main(job(root, agent="bc", evaluation=evaluation), tmp_path / "other")
+    main(job(root, agent="bc", **WHOLE), tmp_path / "other")
     assert set(acted) == set(range(6))
-    results = [pd.read_parquet(tmp_path / name / "episodes.parquet") for name in ("whole", "cut")]
-    pd.testing.assert_frame_equal(*results)
 
 
-@pytest.mark.parametrize(("agent", "policy"), [*((agent, "flow") for agent in AGENTS), ("rcp", "gaussian")])
-def test_every_method_and_policy_runs(root, tmp_path, agent, policy):
-    shuffle = agent != "bc"
-    main(job(root, agent, policy, value=VALUES["clock"](shuffle=shuffle)), tmp_path / "run")
-    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
-    name = "clock (shuffled)" if shuffle else "clock"
-    assert (summary["agent"], summary["policy"], summary["value"]) == (agent, policy, name)
-    assert summary["rollouts"] == 2 and 0 < summary["kept_fraction"] <= 1
+@pytest.mark.parametrize(
+    ("names", "policy"),
+    [
+        ([name for name, agent in AGENTS.items() if not agent().conditions], "flow"),
+        ([name for name, agent in AGENTS.items() if agent().conditions], "flow"),
+        (["rcp"], "gaussian"),
+    ],
+)
+def test_every_method_and_policy_runs(root, tmp_path, names, policy):
+    values = {name: VALUES["clock"](shuffle=name != "bc") for name in names}
+    jobs = [Job(job(root, name, policy, value=value), tmp_path / name) for name, value in values.items()]
+    for name, summary in zip(names, pipeline(jobs, tmp_path / "checkpoints")):
+        value = "clock" if name == "bc" else "clock (shuffled)"
+        assert (summary["agent"], summary["policy"], summary["value"]) == (name, policy, value)
+        assert summary["rollouts"] == 2 and 0 < summary["kept_fraction"] <= 1
 
 
 @needs_egl
 def test_a_policy_that_sees_pictures_runs(root, tmp_path):
-    main(job(root, obs="images"), tmp_path / "run")
+    config = job(root, fps=None, obs="images")
+    config.data.episodes = 2
+    main(config, tmp_path / "run")
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert summary["rollouts"] == 2 and list((root / "episodes").glob("*-workspace+robot0_eye_in_hand-4fps-16-*.hdf5"))
 
 
 @needs_egl
-def test_the_shipped_critic_labels_and_its_curve_is_drawn_in(tmp_path):
+def test_the_shipped_critic_labels_and_its_curve_is_drawn_in(root, tmp_path):
     """The main job as it stands in the README, small: frames, critic, videos."""
     evaluation = EvaluationConfig(rollouts=1, workers=1, videos=1)
-    config = job(tmp_path / "data", fps=None, value=VALUES["wvm"](), evaluation=evaluation)
+    config = job(root, fps=None, value=VALUES["wvm"](), evaluation=evaluation)
     config.data.episodes = 2
     main(config, tmp_path / "run")
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert summary["value"] == "wvm" and summary["inputs"]["values"] == config.value.source().fingerprint
-    (labels,) = (tmp_path / "data").glob("episodes/*.wvm-*.parquet")
+    (labels,) = (root / "episodes").glob("lift-mixed-2-*.wvm-*.parquet")
     progress = pd.read_parquet(labels).groupby("episode_index")["progress_sparse"]
     assert progress.first().max() < 0.3 and progress.max().max() > 0.8  # it saw real episodes
     (video,) = (tmp_path / "run" / "videos").glob("rollout_00_*.mp4")
@@ -215,7 +222,7 @@ def test_a_lower_bound_trusts_the_doubtful_less(root, tmp_path, weights_of):
         weights_of(Job(job(root, value=VALUES["oracle"](lower=lower)), tmp_path / f"{lower}", Doubtful()))[0]
         for lower in (0.0, 1.0)
     )
-    length = len(Dataset(next((root / "episodes").glob("lift-mixed-*.hdf5")))[0])
+    length = len(Dataset(next((root / "episodes").glob("lift-mixed-4-seed0-????????.hdf5")))[0])
     early, late = slice(0, length // 4), slice(3 * length // 4, length - 1)
     assert np.ptp(plain[early]) < 1e-3 and lowered[late].max() < plain[late].min() < lowered[early].min()
 
@@ -242,6 +249,8 @@ def test_what_would_change_nothing_is_refused(root, tmp_path):
             Job(job(root, "bc", value=VALUES["clock"](**{name: given})), tmp_path / "run")
     with pytest.raises(InputError, match=r"value\.scale=rank: this agent reads only sign and order of advantages"):
         Job(job(root, "rcp", value=VALUES["clock"](scale="rank")), tmp_path / "run")
+    with pytest.raises(InputError, match="does not read advantages"):
+        Job(replace(job(root, value=VALUES["clock"](shuffle=True)), agent=AGENTS["rcp"](condition="return")), tmp_path)
     with pytest.raises(InputError, match=r"obs\.size=128 is of pictures"):
         OBSERVATIONS["state"](size=128)
 
@@ -260,15 +269,18 @@ def test_shuffles_differ_between_training_seeds(root, tmp_path, weights_of):
     assert not np.array_equal(one, other) and np.array_equal(np.sort(one), np.sort(other))
 
 
-def test_a_folder_of_another_run_is_neither_shown_nor_continued(root, tmp_path, monkeypatch):
-    main(job(root), tmp_path)
-    content = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
-    with pytest.raises(InputError, match=r"holds a run with seeds=1, now it is 2: choose another folder"):
-        main(job(root, seeds=2), tmp_path)
-    with monkeypatch.context() as patch, pytest.raises(InputError, match="input values=oracle-1, now it is oracle-2"):
+def test_a_folder_of_another_run_is_neither_shown_nor_continued(whole, root):
+    folder, _ = whole
+    content = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    with pytest.raises(InputError, match=r"holds a run with seeds=2, now it is 1: choose another folder"):
+        main(job(root, **WHOLE | {"seeds": 1}), folder)
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        pytest.raises(InputError, match="input values=oracle-1, now it is oracle-2"),
+    ):
         patch.setattr("wvm_rl.values.oracle.Oracle.fingerprint", "oracle-2")
-        main(job(root), tmp_path)
-    assert content == {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+        main(job(root, **WHOLE), folder)
+    assert content == {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def test_a_condition_that_nobody_asks_for_is_refused(root, tmp_path, monkeypatch):
@@ -276,15 +288,6 @@ def test_a_condition_that_nobody_asks_for_is_refused(root, tmp_path, monkeypatch
     monkeypatch.setattr(AGENTS["rcp"], "act_cond", AgentConfig.act_cond)
     with pytest.raises(InputError, match="RCPConfig: columns, act_cond and conditions must all tell of one, or none"):
         pipeline([Job(job(root, "rcp"), tmp_path / "run")], tmp_path / "checkpoints")
-
-
-def test_shuffling_what_is_not_read_is_refused(root, tmp_path):
-    for agent in (AGENTS["rcp"](condition="return"), AGENTS["bc"]()):
-        config = job(root, value=VALUES["oracle"](shuffle=True))
-        config.agent = agent
-        with pytest.raises(InputError, match="does not read advantages"):
-            main(config, tmp_path / "run")
-    assert not (tmp_path / "run").exists()
 
 
 def test_a_killed_job_ends_as_if_it_had_not_been(root, tmp_path):
@@ -326,15 +329,12 @@ def test_a_killed_job_ends_as_if_it_had_not_been(root, tmp_path):
         ("data.episodes=0", "data.episodes=0"),
         ("evaluation.rollouts=many", "evaluation.rollouts"),
         ("data.recipe.shares.expert=0.9", "add up to 1"),
-        ("data.fps=3", "fps=3"),
-        ("data.fps=-5", "data.fps=-5"),
         ("env.expert_steps=0", "env.expert_steps=0"),
         ("evaluation.seed=5000000000", "evaluation.seed=5000000000"),
         ("seed=4294967296", "seed=4294967296"),
         ("+data.recipe.colour=red", "unknown key 'data.recipe.colour'"),
         ("data.fps=0", "value=wvm reads 5 frames a second"),
         ("value.critic=absent", "critic=absent is neither a folder nor a shipped critic: tiny"),
-        ("data.workers=0", "data.workers=0"),
         ("data=file", "data.path has no default: give data.path=..."),
         ("match_ess=1.5", "match_ess=1.5"),
         ("hydra.run.dir=/dev/null/run", "cannot be made"),

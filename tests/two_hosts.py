@@ -8,8 +8,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from tests.model_toy import corpus
-from tests.test_pretrain import small
+from tests.model_toy import corpus, small
 from wvm_rl.model import stages as module
 from wvm_rl.sharding import HostsConfig, MeshConfig
 

@@ -51,9 +51,7 @@ def leave(
     )
     films(folder / "videos", task, source, filmed)
     if kept:
-        from envs.simulation import Simulation  # here, as importing the simulator takes seconds
-
-        as_episodes(folder / "rollouts.hdf5", task, Simulation(task).env_args, kept)
+        as_episodes(folder / "rollouts.hdf5", task, next(iter(kept.values())).env_args, kept)
 
 
 def films(folder: Path, task: TaskConfig, source: Source | None, recordings: dict[int, Recording]) -> None:
