@@ -243,9 +243,12 @@ class Study:
     @property
     def sources(self) -> list[str]:
         """Values that methods are compared under, the critic's first: its own, and what two methods at least have."""
-        shared = Counter(value for *key, _, value in self._cells if dict(zip(BASE, key)) == self.base)
-        known = [value for value, count in shared.items() if count > 1 and value.split()[0] not in (NONE, *KNOW_LITTLE)]
-        return [*(["wvm"] if "wvm" in shared else []), *(value for value in known if value != "wvm")]
+        methods: dict[str, set[str]] = {}
+        for *key, agent, value in self._cells:
+            if dict(zip(BASE, key)) == self.base and value.split()[0] not in (NONE, *KNOW_LITTLE):
+                methods.setdefault(value, set()).add(agent.split()[0])  # not of one method's settings
+        known = [value for value, names in methods.items() if len(names) > 1 and value != "wvm"]
+        return [*(["wvm"] if "wvm" in methods else []), *known]
 
     def values(self, agent: str, **where: object) -> list[str]:
         """Value sources that the study has for a method."""

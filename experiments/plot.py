@@ -175,7 +175,7 @@ def gain(study: Study, cells: list[dict[str, Any]], folder: Path) -> None:
     """Gain over bc against how well the method's favour tells progress from lapses, a point a task and cell."""
     bc = study.baseline
     with drawn(folder, "gain") as axis:
-        agents = list(dict.fromkeys(cell["agent"] for cell in cells if cell["agent"] != "bc"))
+        agents = list(dict.fromkeys(cell["agent"].split()[0] for cell in cells if cell["agent"] != "bc"))
         for cell in cells:
             grids, known = study.cell(cell["agent"], cell["value"]), cell["favour"]["auroc"]
             task = cell["env"]
@@ -188,7 +188,7 @@ def gain(study: Study, cells: list[dict[str, Any]], folder: Path) -> None:
             ):
                 continue
             better = crossed_mean(grids[task] - bc[task])
-            style = look(agents.index(cell["agent"]), COLOURS[1:])
+            style = look(agents.index(cell["agent"].split()[0]), COLOURS[1:])  # whatever its settings
             axis.errorbar(known, better[0], bars(*better), ls="", **style, ms=3, lw=0.6)
         axis.axhline(0, color="0.6", lw=0.7)
         axis.set(xlabel="AUROC, progress against lapses", ylabel=f"{study.title}, minus bc")
