@@ -22,7 +22,7 @@ import pandas as pd
 from agents import AGENTS
 from envs.tasks import TASKS
 from experiments import plot, sweep, tables
-from experiments.gather import BASE, Study, gather
+from experiments.gather import BASE, NONE, SCORES, Study, gather
 from experiments.sweep import SweepConfig
 from experiments.tables import JUDGED
 from wvm_rl import cli
@@ -163,8 +163,9 @@ def main(config: StudyConfig) -> None:
         return
     path = result(config)
     print(f"{len(table)} rollouts in {path}")
-    if Study(path).cell("bc", "none"):  # beside which all others stand
-        tables.main(tables.TablesConfig(str(path)))
+    if Study(path).cell("bc", NONE):  # beside which all others stand
+        for score in SCORES:
+            tables.main(tables.TablesConfig(str(path), score=score))
         plot.main(plot.PlotConfig(str(path)))
 
 

@@ -189,7 +189,7 @@ def tables(study: Study) -> list[Table]:
         title += f", {where['settings']}" if where["settings"] else ""
         found += compared(title, study, cells, "bc")
     judged = bars(study)
-    return [*found, *([judged] if judged[2] else [])]
+    return [*found, *([judged] if judged[2] and study.score == SCORES[0] else [])]  # the score that they were set for
 
 
 def markdown(found: list[Table]) -> str:

@@ -125,6 +125,8 @@ def test_tables_are_made_from_rollouts_alone(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(tables, "FEW", 4)
     assert "above 0 | met so far |" in tables.markdown(tables.tables(tables.Study(path)))
     assert "| share of awr's gain with the oracle, wvm | 2 |" in text
+    late = tables.markdown(tables.tables(tables.Study(path, "success")))
+    assert "| bc | 1.00 [" in late and "## Bars" not in late  # which were set for the time budget
     assert "## Methods, values of file path=a: minus bc" in text and "values of iql" not in text
     assert "## Value sources, awr: minus bc, task by task" in text
     best = text.split("## The best method, values of the critic")[1].split("##")[0]
@@ -218,5 +220,6 @@ def test_rows_are_those_of_all_parts_and_tables_and_figures_follow(
     study.main(asked)
     assert "4 rollouts in" in capsys.readouterr().out
     assert {path.name for path in tmp_path.glob("study-*")} == {
-        f"study-8x2{ending}" for ending in (".parquet", ".json", ".md", ".tex", "-figures")
+        f"study-8x2{ending}"
+        for ending in (".parquet", ".json", ".md", ".tex", "-success.md", "-success.tex", "-figures")
     }
