@@ -7,6 +7,10 @@ A sample is optimal, o = 1, if its advantage is high enough. The flow learns pi(
 
 the flow of pi(a | s) p(o=1 | s, a)^guidance: 0 clones, 1 is the policy conditioned on o = 1, more improves further, as
 far as the data reach.
+
+CFGRL's threshold of 0 is for advantages that the data's own value function centres. A gain in progress is not centred:
+it is 0 where time passes for nothing, so of a dataset that mostly gets on most samples are optimal. `optimal` asks for
+the best share, as RECAP does.
 """
 
 from collections.abc import Sequence
@@ -26,7 +30,7 @@ if TYPE_CHECKING:
 class CFGConfig(AgentConfig):
     """Guided policy: learns actions with and without knowing whether they are optimal, acts beyond optimal."""
 
-    optimal: float = 0.0  # share of samples that counts as optimal (RECAP); 0: those with advantage >= 0 (CFGRL)
+    optimal: float = 0.0  # share of samples that counts as optimal, the best; 0: those with advantage >= 0
     drop: float = 0.1  # share of training samples whose optimality is hidden
     guidance: float = 1.5  # strength of the guidance when acting
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 SCANNED = 61  # settings of a knob, spread evenly over six decades
 TOLERANCE = 0.02  # of the effective sample size: thresholds move in steps of a sample, ties in larger ones
+SAME = 1e-3  # sizes that differ by less are equally near: of their settings the mildest is taken
 
 
 def knob(config: AgentConfig, ess: float) -> tuple[str, float, float]:
@@ -63,16 +64,17 @@ def matched(
 
     settings = low + (high - low) * np.array([0.0, *np.geomspace(1e-6, 1.0, SCANNED)])
     apart = np.array([excess(setting) for setting in settings])
-    crossed = np.flatnonzero(apart[:-1] * apart[1:] < 0)
+    crossed = np.flatnonzero(apart[:-1] * apart[1:] <= 0)
     if not len(crossed):
-        near = np.flatnonzero(np.abs(apart) <= TOLERANCE)
-        if not len(near):
+        nearest = np.abs(apart).min()
+        if nearest > TOLERANCE:
             sizes = apart.min() + ess, apart.max() + ess
             raise InputError(
                 f"match_ess={ess:g} is out of reach: agent.{name} gives {sizes[0]:.2f} to {sizes[1]:.2f} on these "
                 "values; choose a size between, or other settings of the agent"
             )
-        return replace(config, **{name: float(settings[near[0]])})  # the size may approach it ever more slowly
+        near = np.flatnonzero(np.abs(apart) <= nearest + SAME)[0]  # the size may approach it ever more slowly
+        return replace(config, **{name: float(settings[near])})
     ends = settings[crossed[0]], settings[crossed[0] + 1]  # not every knob's size is monotone: the first way there
     found = replace(config, **{name: float(brentq(excess, *ends, xtol=1e-6 * ends[1]))})
     reached = effective_fraction(found.columns(advantage, values, episodes).weight)

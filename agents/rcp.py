@@ -5,8 +5,9 @@ counted as taking as long again as the longest episode, G_t = -(T-1-t) - [failur
 
 Kumar et al. standardise z against a state baseline. Here the baseline is the rank among samples at similar progress:
 samples are split by value into `groups` of equal size and z becomes its rank within the group, in [0,1], rounded to
-`bins` levels and scaled to [-1,1]. So the level that is asked for exists in every phase of the task, even where all
-advantages are small (closing the gripper) and although G falls with the time left.
+`bins` levels and scaled to [-1,1]. So the level that is asked for exists where all advantages are small (closing the
+gripper), too, and although G falls with the time left. Not in an episode's last K - 1 steps, though, if z is the
+advantage: its chunk ends there (E.4), so it is smaller than those of the same group that see further.
 """
 
 from collections.abc import Sequence

@@ -35,7 +35,7 @@ ELSEWHERE = {  # settings that change no score, or have a place of their own
 }
 NONE = "none"  # the values of bc, which reads none
 VALUE = re.compile(r"value\.|choices\.value$")  # settings that bc does not read
-KNOW_LITTLE = ("shuffled", "clock", "noisy")  # sources that methods are not compared under
+CONTROLS = ("shuffled", "clock", "noisy")  # sources that methods are not compared under
 
 
 def gather(folders: Iterable[Path], path: Path, critic: str | None = None) -> pd.DataFrame | None:
@@ -63,7 +63,7 @@ def gather(folders: Iterable[Path], path: Path, critic: str | None = None) -> pd
             if (other := seen.setdefault((*name.values(), seed), folder)) != folder:
                 one, two = material(finished[other]), material(settings)
                 apart = sorted(key for key in one.keys() | two.keys() if one.get(key) != two.get(key))
-                unread = name["value"] == NONE and apart and all(VALUE.match(key) for key in apart)
+                unread = name["value"] == NONE and apart and all(VALUE.match(key) or _elsewhere(key) for key in apart)
                 if not unread:
                     told = ", ".join(apart) or "nothing"
                     raise InputError(f"{other} and {folder} differ in {told}: move one away")
@@ -97,7 +97,7 @@ def rows(folder: Path, critic: str = DEFAULT) -> pd.DataFrame | None:
         episodes=summary["episodes"],
         updates=settings["trainer"]["updates"],
         obs=choices["obs"],
-        settings=" ".join(besides(settings)),
+        settings=" ".join(other_settings(settings)),
         agent=" ".join(agent),
         policy=" ".join([summary["policy"], *_own("policy", choices["policy"], settings["policy"])]),
         value=named(choices, settings["value"], critic),
@@ -120,7 +120,7 @@ def critic_of(settings: dict[str, Any]) -> str:
     return settings["value"]["critic"] if read else ""
 
 
-def besides(settings: dict[str, Any]) -> list[str]:
+def other_settings(settings: dict[str, Any]) -> list[str]:
     """Settings of task, episodes, training and evaluation that are not the defaults and have no column of their own."""
     kinds = {group: GROUPS[group].get(settings["choices"][group]) for group in ("env", "data", "obs")}
     kinds |= {"trainer": TrainerConfig, "evaluation": EvaluationConfig}
@@ -145,6 +145,12 @@ def named(choices: dict[str, str], value: dict[str, Any], critic: str = DEFAULT)
     parts += [f"{value['draws']} draws"] if value.get("draws") else []
     parts += [f"lower {value['lower']:g}"] if value["lower"] != plain.lower else []
     return " ".join([*parts, *_own("value", choices["value"], value, TOLD)])
+
+
+def _elsewhere(key: str) -> bool:
+    """Whether a setting changes no score, or has a place of its own."""
+    group, _, name = key.partition(".")
+    return name in ELSEWHERE.get(group, ())
 
 
 def _own(group: str, choice: str, given: dict[str, Any], told: Iterable[str] = ()) -> list[str]:
@@ -236,16 +242,11 @@ class Study:
         return found
 
     @property
-    def title(self) -> str:
-        """Of the score, for axes."""
-        return self.score.removesuffix("_in_budget") + (" in budget" if self.score != "success" else "")
-
-    @property
     def sources(self) -> list[str]:
         """Values that methods are compared under, the critic's first: its own, and what two methods at least have."""
         methods: dict[str, set[str]] = {}
         for *key, agent, value in self._cells:
-            if dict(zip(BASE, key)) == self.base and value.split()[0] not in (NONE, *KNOW_LITTLE):
+            if dict(zip(BASE, key)) == self.base and value.split()[0] not in (NONE, *CONTROLS):
                 methods.setdefault(value, set()).add(agent.split()[0])  # not of one method's settings
         known = [value for value, names in methods.items() if len(names) > 1 and value != "wvm"]
         return [*(["wvm"] if "wvm" in methods else []), *known]

@@ -15,7 +15,7 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 
-from experiments.gather import NONE, SCORES, Study
+from experiments.gather import NONE, Study
 from experiments.tables import BRACKET, paired
 from wvm_rl import cli
 from wvm_rl.errors import InputError
@@ -32,6 +32,7 @@ STYLE: Any = {
     "axes.spines.right": False,
     "legend.frameon": False,
 }
+SUCCESS = "success in budget"
 NOISE = "noisy "  # and its standard deviation: a value source's name
 LEVEL = re.compile(rf"{NOISE}[0-9.e-]+")  # noise alone, with no other setting
 
@@ -42,7 +43,6 @@ class PlotConfig:
 
     study: str = str(Path(__file__).parent / "results" / "study.parquet")
     out: str | None = None  # folder; null: `<study>-figures` beside it
-    score: str = SCORES[0]  # of a rollout: success_in_budget | success
 
 
 @contextmanager
@@ -67,9 +67,15 @@ def look(number: int, colours: tuple[str, ...] = COLOURS) -> Any:
     return {"marker": MARKERS[number % len(MARKERS)], "color": colours[number % len(colours)]}
 
 
+def source_of(study: Study) -> str:
+    """Values that methods are drawn with: the critic's, others that they are compared under, or those of most cells."""
+    values = [value for agent in dict.fromkeys(study.rows["agent"]) for value in study.values(agent) if value != NONE]
+    return next(iter([*study.sources, *sorted(values, key=values.count, reverse=True)]), NONE)
+
+
 def methods(study: Study, folder: Path) -> None:
-    """Success by task and method with the critic's values, or others' if there are none, after the paper's Figure 6."""
-    bc, source = study.baseline, (study.sources or [NONE])[0]
+    """Success by task and method with the values of `source_of`, after the paper's Figure 6."""
+    bc, source = study.baseline, source_of(study)
     agents = [agent for agent in dict.fromkeys(study.rows["agent"]) if agent != "bc" and study.cell(agent, source)]
     with drawn(folder, "methods", 2.1 * COLUMN) as axis:
         for number, name in enumerate(["bc", *agents]):
@@ -81,7 +87,7 @@ def methods(study: Study, folder: Path) -> None:
                     label = name if task == next(iter(cell)) else None
                     axis.errorbar(x, rate, bars(rate, *ends), label=label, ls="", **look(number), ms=3, lw=1)
         axis.set_xticks(range(len(study.tasks)), study.tasks)
-        axis.set(ylim=(-0.03, 1.03), ylabel=study.title)
+        axis.set(ylim=(-0.03, 1.03), ylabel=SUCCESS)
         axis.legend(loc="upper center", bbox_to_anchor=(0.5, 1.2), ncols=1 + len(agents), fontsize=6, columnspacing=1)
 
 
@@ -105,7 +111,7 @@ def bracket(study: Study, folder: Path) -> None:
             known = dict(zip(cells, grids))
             share, low, high = recovered(known["wvm"], known["oracle"], base)
             title = f"the critic gives {share:.0%} [{low:.0%}, {high:.0%}] of the oracle's gain"
-        label = f"awr minus bc, {study.title} (IQM)\n{', '.join(tasks)}"
+        label = f"awr minus bc, {SUCCESS} (IQM)\n{', '.join(tasks)}"
         axis.set(ylim=(-0.5, len(gains) - 0.5), xlabel=label, title=title)
 
 
@@ -134,13 +140,13 @@ def noise(study: Study, folder: Path) -> None:
             without = iqm([study.baseline[task] for task in tasks])[0]
             axis.axhline(without, color="0.6", lw=0.7, ls="--", label="bc")
         label = f"standard deviation of the values' noise\n{', '.join(tasks)}"
-        axis.set(xlabel=label, ylabel=f"{study.title} (IQM)")
+        axis.set(xlabel=label, ylabel=f"{SUCCESS} (IQM)")
         axis.legend(fontsize=6)
 
 
 def curves(cells: list[dict[str, Any]], study: Study, folder: Path) -> None:
     """Loss of each method's training with the values of `methods`, one panel a task."""
-    own = [cell for cell in cells if cell["value"] in (NONE, *study.sources[:1]) and _plain(cell, study.base)]
+    own = [cell for cell in cells if cell["value"] in (NONE, source_of(study)) and _plain(cell, study.base)]
     tasks = list(dict.fromkeys(cell["env"] for cell in own))
     with drawn(folder, "curves", 2.1 * COLUMN, 1.8, ncols=len(tasks), squeeze=False, sharey=True) as axes:
         agents = list(dict.fromkeys(cell["agent"] for cell in own))
@@ -157,7 +163,7 @@ def curves(cells: list[dict[str, Any]], study: Study, folder: Path) -> None:
 
 def weights(cells: list[dict[str, Any]], study: Study, folder: Path) -> None:
     """What each method favours: histograms of weight or condition by kind of sample, of the first task."""
-    own = [cell for cell in cells if cell["value"] in study.sources[:1] and _plain(cell, study.base)]
+    own = [cell for cell in cells if cell["value"] == source_of(study) and _plain(cell, study.base)]
     own = [cell for cell in own if cell["env"] == own[0]["env"]]
     with drawn(folder, "weights", 2.1 * COLUMN, 1.6, ncols=max(1, len(own)), squeeze=False) as axes:
         for axis, cell in zip(axes[0], own):
@@ -191,7 +197,7 @@ def gain(study: Study, cells: list[dict[str, Any]], folder: Path) -> None:
             style = look(agents.index(cell["agent"].split()[0]), COLOURS[1:])  # whatever its settings
             axis.errorbar(known, better[0], bars(*better), ls="", **style, ms=3, lw=0.6)
         axis.axhline(0, color="0.6", lw=0.7)
-        axis.set(xlabel="AUROC, progress against lapses", ylabel=f"{study.title}, minus bc")
+        axis.set(xlabel="AUROC, progress against lapses", ylabel=f"{SUCCESS}, minus bc")
         handles = [plt.Line2D([], [], **look(number, COLOURS[1:]), ls="", ms=3) for number in range(len(agents))]
         axis.figure.legend(handles, agents, loc="outside upper center", ncols=4, fontsize=6)
 
@@ -203,14 +209,13 @@ def _plain(cell: dict[str, Any], base: dict[str, Any]) -> bool:
 def main(config: PlotConfig) -> None:
     """Draws everything that the study has runs for."""
     path = Path(config.study).expanduser()
-    study = Study(path, config.score)
+    study = Study(path)
     beside = path.with_suffix(".json")
     if not beside.exists():
         raise InputError(f"{beside} is missing: `python -m experiments.study run=false` writes it")
     cells = json.loads(beside.read_text())["cells"]
     cells.sort(key=lambda cell: (study.tasks.index(cell["env"]), cell["agent"] != "bc"))  # as `methods` orders them
-    stem = path.stem if config.score == SCORES[0] else f"{path.stem}-{config.score}"
-    folder = Path(config.out).expanduser() if config.out else path.with_name(f"{stem}-figures")
+    folder = Path(config.out).expanduser() if config.out else path.with_name(f"{path.stem}-figures")
     methods(study, folder)
     bracket(study, folder)
     noise(study, folder)

@@ -12,6 +12,7 @@ row of `experiments/results/study.parquet`; at the end `experiments.tables` and 
 figures of it. Other numbers of `seeds` or `rollouts` are another study, with rows of its own.
 """
 
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cache
@@ -154,19 +155,27 @@ def gathered(config: StudyConfig) -> pd.DataFrame | None:
 
 
 def main(config: StudyConfig) -> None:
-    """Runs the parts in order; writes the rows after each program, then tables and figures."""
+    """Runs the parts in order; writes the rows after each program, then tables and figures.
+
+    Raises:
+        InputError: what the first part that was refused says, after all else is done.
+    """
+    refused = list[InputError]()
     for part in sweeps(config):
-        sweep.main(part, after=lambda: gathered(config))
+        try:
+            sweep.main(part, after=lambda: gathered(config))
+        except InputError as error:
+            refused.append(error)
+            print(f"refused, the other parts go on: {error}", file=sys.stderr, flush=True)
     table = gathered(config)
-    if table is None:
-        print("no run is finished")
-        return
     path = result(config)
-    print(f"{len(table)} rollouts in {path}")
-    if Study(path).cell("bc", NONE):  # beside which all others stand
+    print("no run is finished" if table is None else f"{len(table)} rollouts in {path}")
+    if table is not None and Study(path).cell("bc", NONE):  # beside which all others stand
         for score in SCORES:
             tables.main(tables.TablesConfig(str(path), score=score))
         plot.main(plot.PlotConfig(str(path)))
+    if refused:
+        raise refused[0]
 
 
 if __name__ == "__main__":

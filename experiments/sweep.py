@@ -118,12 +118,14 @@ def jobs(programs: list[list[Cell]]) -> list[list[Job]]:
     """
     sources: dict[str, Any] = {}
     for value in (cell.config.value for cells in programs for cell in cells):
-        if _read(value) not in sources:
-            sources[_read(value)] = value.source()
-    return [[Job(cell.config, cell.folder, sources[_read(cell.config.value)]) for cell in cells] for cells in programs]
+        if _values(value) not in sources:
+            sources[_values(value)] = value.source()
+    return [
+        [Job(cell.config, cell.folder, sources[_values(cell.config.value)]) for cell in cells] for cells in programs
+    ]
 
 
-def _read(value: ValueConfig) -> str:
+def _values(value: ValueConfig) -> str:
     """What tells value sources apart: cells of other advantages share one."""
     return repr((type(value).__name__, value.shaping()))
 
@@ -136,7 +138,8 @@ def show(programs: list[list[Cell]]) -> None:
     for number, cells in enumerate(programs):
         for cell in cells:
             seeds, rollouts = cell.config.seeds, cell.config.evaluation.rollouts
-            state = f"finished at {finished_at(cell.folder)[:9]}" if cell.finished else "to run"
+            commit = finished_at(cell.folder)  # ends with a plus if code was not committed
+            state = f"finished at {commit[:9]}{'+' * commit.endswith('+')}" if cell.finished else "to run"
             table.add_row(str(number), cell.name, str(seeds), str(seeds * rollouts), state)
         table.add_section()
     Console(soft_wrap=True).print(table)

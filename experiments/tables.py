@@ -4,10 +4,12 @@
     python -m experiments.tables score=success       # of success at all, in tables of their own
 
 Reads `experiments/results/study.parquet`, writes `study.md` and `study.tex`, named after it, beside it. Scores are
-successes within the time budget. Cells are compared where all settings but method and values are alike. A cell's
-interval is that of `wvm_rl.stats.success_interval`; over tasks it is the interquartile mean of all runs, differences
-are paired by task and training seed, and resampled are runs: intervals for these initial states. Bars have the wider
-ones for other initial states beside them; differences of one task always are such.
+successes within the time budget, if not said otherwise. Cells are compared where all settings but method and values
+are alike. Rates of one task, and differences, have intervals for other initial states, too (`wvm_rl.stats`). Over tasks
+it is the interquartile mean of all runs, after Agarwal et al., whose differences are paired by task and training seed;
+resampled are runs: intervals for these initial states. Bars have the wider ones beside them. The mean leaves out the
+quarter of best and of worst runs, which are whole tasks where these differ in difficulty; so the mean of all stands
+beside it. No interval is printed of one training seed, or where all runs agree.
 """
 
 from dataclasses import dataclass
@@ -22,7 +24,16 @@ from wvm_rl import cli
 from wvm_rl.errors import InputError
 from wvm_rl.files import atomic
 from wvm_rl.scoreboard import latex_table, markdown_table
-from wvm_rl.stats import Estimate, crossed_mean, improvement, iqm, iqm_difference, recovered, success_interval
+from wvm_rl.stats import (
+    Estimate,
+    crossed_mean,
+    improvement,
+    iqm,
+    iqm_difference,
+    mean_difference,
+    recovered,
+    success_interval,
+)
 
 BRACKET = ("shuffled", "clock", "wvm", "oracle")  # values from none to all there is to know
 JUDGED = ("awr", "filtered_bc_percentile", "cfg")  # methods that are to beat bc
@@ -49,7 +60,7 @@ def paired(ours: dict[str, np.ndarray], *others: dict[str, np.ndarray]) -> tuple
 
 def shown(estimate: Estimate) -> str:
     value, low, high = estimate
-    return f"{value:.2f}" + (f" [{low:.2f}, {high:.2f}]" if np.isfinite(low) else "")
+    return f"{value:.2f}" + (f" [{low:.2f}, {high:.2f}]" if low < high else "")
 
 
 def per_task(grid: np.ndarray) -> str:
@@ -67,16 +78,25 @@ def compared(title: str, study: Study, cells: dict[str, dict[str, np.ndarray]], 
             [name, *(per_task(cell[task]) if task in cell else "" for task in tasks)] for name, cell in cells.items()
         ]
         return [(title, ["", *tasks], lines)]
-    header = ["", *tasks, "tasks", "these, IQM", f"minus {against}", f"chance to beat {against}"]
+    header = [
+        "",
+        *tasks,
+        "tasks",
+        "these, IQM",
+        f"minus {against}",
+        f"mean minus {against}",
+        f"chance to beat {against}",
+    ]
     lines, apart = [], []
     for name, cell in cells.items():
         common, (ours, theirs) = paired(cell, base)
         line = [name, *(per_task(cell[task]) if task in cell else "" for task in tasks), str(len(common))]
         line += [shown(iqm(ours)) if common else ""]
         if name == against or not common:
-            lines.append([*line, "", ""])
+            lines.append([*line, "", "", ""])
         else:
-            lines.append([*line, shown(iqm_difference(ours, theirs)), shown(improvement(ours, theirs))])
+            found = iqm_difference(ours, theirs), mean_difference(ours, theirs), improvement(ours, theirs)
+            lines.append([*line, *map(shown, found)])
             known = {task: shown(crossed_mean(one - two)) for task, one, two in zip(common, ours, theirs)}
             apart.append([name, *(known.get(task, "") for task in tasks)])
     differences = (f"{title}: minus {against}, task by task", ["", *tasks], apart)
@@ -97,10 +117,14 @@ def leading(methods: dict[str, dict[str, np.ndarray]], values: str) -> list[Tabl
         tasks, (ours, theirs) = paired(whole[best], cell)
         if name != best and tasks:
             differences = (iqm_difference(ours, theirs), iqm_difference(ours, theirs, states=True))
-            chance = improvement(ours, theirs)
-            lines.append([f"{best} minus {name}", str(len(tasks)), *map(shown, (*differences, chance))])
-    header = ["difference of IQM", "tasks", "estimate", "other initial states", "chance to beat it"]
+            differences += (mean_difference(ours, theirs), improvement(ours, theirs))
+            lines.append([f"{best} minus {name}", str(len(tasks)), *map(shown, differences)])
+    header = ["difference of IQM", "tasks", "estimate", "other initial states", "of means", "chance to beat it"]
     return [(f"The best method, {values}", header, lines)]
+
+
+def _of(value: str) -> str:
+    return f"values of {'the critic' if value == 'wvm' else value}"
 
 
 def pace(study: Study, methods: dict[str, dict[str, np.ndarray]], value: str) -> Table:
@@ -115,7 +139,7 @@ def pace(study: Study, methods: dict[str, dict[str, np.ndarray]], value: str) ->
         text = {task: f"{each['success'].mean():.2f}" for task, each in found.items()}
         text |= {task: f"{text[task]}, {late:.1f} s" for task, late in seconds.items() if np.isfinite(late)}
         lines.append([name, *(text.get(task, "") for task in tasks)])
-    return "Success at all, and its median seconds", ["", *tasks], lines
+    return f"Success at all, and its median seconds, {_of(value)}", ["", *tasks], lines
 
 
 def bars(study: Study) -> Table:
@@ -140,12 +164,13 @@ def bars(study: Study) -> Table:
         elif found[1] == found[2]:
             clears = "open: the runs do not differ"
         wider = shown(iqm_difference(ours, theirs, states=True))
-        lines.append([f"{agent}, {value} minus {name}", str(len(tasks)), shown(found), wider, bar, clears])
+        mean = shown(mean_difference(ours, theirs))
+        lines.append([f"{agent}, {value} minus {name}", str(len(tasks)), shown(found), wider, mean, bar, clears])
     tasks, cells = paired(study.cell("awr", "wvm"), oracle, bc)
-    if tasks:
+    if tasks and iqm_difference(*cells[1:])[1] > 0:  # else there is no gain to share
         share = shown(recovered(*cells))
-        lines.append(["share of awr's gain with the oracle, wvm", str(len(tasks)), share, "", "", ""])
-    return "Bars", ["difference of IQM", "tasks", "estimate", "other initial states", "bar", ""], lines
+        lines.append(["share of awr's gain with the oracle, wvm", str(len(tasks)), share, "", "", "", ""])
+    return "Bars", ["difference of IQM", "tasks", "estimate", "other initial states", "of means", "bar", ""], lines
 
 
 def tables(study: Study) -> list[Table]:
@@ -155,14 +180,13 @@ def tables(study: Study) -> list[Table]:
     found: list[Table] = []
     for source in study.sources:
         methods = base | {agent: cell for agent in agents if (cell := study.cell(agent, source))}
-        values = f"values of {'the critic' if source == 'wvm' else source}"
-        found += [*compared(f"Methods, {values}", study, methods, "bc"), *leading(methods, values)]
+        found += [*compared(f"Methods, {_of(source)}", study, methods, "bc"), *leading(methods, _of(source))]
         if source == study.sources[0]:
             found.append(pace(study, methods, source))
     told = {(agent, source) for agent in agents for source in study.sources}
     for agent in agents:
         known = {value: cell for value in BRACKET if (cell := study.cell(agent, value))}
-        if len(known) > 1:  # one alone is in the tables of methods
+        if len(known) > 1 and not known.keys() <= set(study.sources):  # else it stands in the tables of methods
             found += compared(f"Value sources, {agent}", study, base | known, "bc")
             told |= {(agent, value) for value in known}
     others = {
@@ -188,8 +212,9 @@ def tables(study: Study) -> list[Table]:
         title += f", {where['policy']} policy" if where["policy"] != study.base["policy"] else ""
         title += f", {where['settings']}" if where["settings"] else ""
         found += compared(title, study, cells, "bc")
-    judged = bars(study)
-    return [*found, *([judged] if judged[2] and study.score == SCORES[0] else [])]  # the score that they were set for
+    if study.score == SCORES[0] and (judged := bars(study))[2]:  # the score that they were set for
+        found.append(judged)
+    return found
 
 
 def markdown(found: list[Table]) -> str:

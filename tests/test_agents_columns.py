@@ -99,6 +99,25 @@ def test_sizes_between_a_knobs_ends_are_found():
         assert effective_fraction(found.columns(advantage, values(toy), toy).weight) == pytest.approx(ess, abs=0.02)
 
 
+def test_a_size_that_a_setting_hits_is_taken():
+    toy = episodes((1000,))
+    advantage = np.random.default_rng(0).normal(size=1000)
+    found = matched(FilteredBCPercentileConfig(), 0.005, advantage, values(toy), toy)
+    assert found.columns(advantage, values(toy), toy).weight.sum() == 5
+
+
+def test_of_sizes_out_of_reach_the_nearest_is_taken():
+    """awr's size falls to that of a clip of 2 and stays there: 0.823 is 0.005 below, and far from what 0.84 needs."""
+    toy = episodes((24000,))
+    advantage = np.random.default_rng(0).normal(0.05, 0.1, 24000)
+    sizes = [
+        effective_fraction(AWRConfig(tau=tau).columns(advantage, values(toy), toy).weight) for tau in np.arange(1, 600)
+    ]
+    ess = min(sizes) - 0.005
+    found = matched(AWRConfig(), ess, advantage, values(toy), toy)
+    assert effective_fraction(found.columns(advantage, values(toy), toy).weight) < min(sizes) + 2e-3
+
+
 def test_sizes_out_of_reach_are_refused():
     with pytest.raises(InputError, match="BCConfig has no knob"):
         matched(BCConfig(), 0.5, ADVANTAGE, VALUES, TOY)

@@ -80,6 +80,8 @@ def test_an_episode_too_short_for_the_critic_is_refused_before_it_is_rendered(tm
     obs = {key: np.zeros((30, 3), np.float32) for key in POLICY_KEYS}
     scene = {"obs": obs, "model_file": '<mujoco><joint name="finger_joint1"/></mujoco>'}
     episodes = [replace(episode(index, 30, interval=0), **scene) for index in range(2)]
+    for each in episodes:
+        each.actions[:, -1] = 1
     env_args = ENV_ARGS | {"env_kwargs": {"control_freq": 20, "robots": "Panda"}}
     data = dataset(tmp_path / "short.hdf5", episodes, env_args)
     assert given(data.path).dataset().path == data.path
@@ -141,8 +143,11 @@ def test_what_moves_other_parts_does_not_matter(file):
 
 def test_actions_of_another_size_are_refused(file):
     with h5py.File(file, "r+") as opened:
-        actions = opened["data/demo_1/actions"]
-        actions[3, 2] = 1.5
+        opened["data/demo_1/actions"][4, -1] = 0.5
+    with pytest.raises(InputError, match="demo_1 has gripper actions between -1, open, and 1, close"):
+        given(file)
+    with h5py.File(file, "r+") as opened:
+        opened["data/demo_1/actions"][3, 2] = 1.5
     with pytest.raises(InputError, match=r"demo_1 has actions of 7 numbers up to 1\.5, policies here act by 7 in"):
         given(file)
 

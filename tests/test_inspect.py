@@ -9,6 +9,7 @@ from agents.awr import AWRConfig
 from agents.base import Columns
 from agents.bc import BCConfig
 from agents.cfg import CFGConfig
+from agents.filtered_bc import FilteredBCPercentileConfig
 from tests.synthetic import dataset, episode
 from tests.test_train import job
 from wvm_rl import inspect
@@ -44,7 +45,7 @@ def test_a_samples_kind_is_that_of_its_chunk(samples):
 def test_weights_are_split_by_kind(samples):
     awr = samples(AWRConfig())
     found = inspected(awr, HORIZON)
-    assert found["auroc"] > 0.98 and found["knob"] == {"tau": 10.0} and warning(found, awr.columns[0], None) is None
+    assert found["auroc"] > 0.98 and found["knob"] == {"tau": 10.0} and warning(found, awr, 32) is None
     still = found["kinds"]["hesitation"]
     assert (still["share"], still["mean_weight"]) == pytest.approx((0.16, 1.0))
     assert found["kinds"]["progress"]["mean_weight"] > 1.2
@@ -53,14 +54,28 @@ def test_weights_are_split_by_kind(samples):
 
 def test_no_information_is_warned_of(samples):
     bc, cfg = samples(BCConfig()), samples(CFGConfig(optimal=0.5))
-    assert "favoured alike" in warning(inspected(bc, HORIZON), bc.columns[0], None)
+    assert "favoured alike" in warning(inspected(bc, HORIZON), bc, 32)
     assert inspected(cfg, HORIZON)["auroc"] > 0.7  # by what it is conditioned on
-    rng = np.random.default_rng(0)
-    noise = Columns(rng.random(300).astype(np.float32))
-    assert "0.00% of the samples have" in warning(inspected(cfg, HORIZON), cfg.columns[0], np.array([0.5]))
-    cfg.columns[0] = noise
-    assert "no better than by chance" in warning(inspected(cfg, HORIZON), noise, None)
+    noise = Columns(np.random.default_rng(0).random(300).astype(np.float32))
+    bc.columns[0] = noise
+    assert "no better than by chance" in warning(inspected(bc, HORIZON), bc, 32)
     assert favour(noise) is noise.weight
+
+
+def test_conditions_and_samples_that_are_too_few_are_warned_of(samples):
+    cfg = samples(CFGConfig(optimal=0.5))
+    assert warning(inspected(cfg, HORIZON), cfg, 32) is None
+    (columns,), never = cfg.columns, -np.ones((300, 1), np.float32)
+    cfg.columns[0] = columns._replace(cond=np.where(np.arange(300)[:, None] < 2, 1, never))
+    assert "0.67% of the samples have the condition" in warning(inspected(cfg, HORIZON), cfg, 32)
+    early = np.concatenate(cfg.values)[:, None] < 0.25
+    cfg.columns[0] = columns._replace(cond=np.where(early, 1, never))
+    assert "is missing in 8 of 10 tenths of the progress" in warning(inspected(cfg, HORIZON), cfg, 32)
+    near = np.random.default_rng(0).uniform(0.99, 1.01, (300, 1)).astype(np.float32)
+    cfg.columns[0] = columns._replace(cond=np.where(columns.cond > 0, near, never))
+    assert warning(inspected(cfg, HORIZON), cfg, 32) is None
+    kept = samples(FilteredBCPercentileConfig(keep=0.02))
+    assert "only about 0.6 of a batch's 32 samples count" in warning(inspected(kept, HORIZON), kept, 32)
 
 
 def test_the_command_draws_before_any_training(shared, tmp_path, capsys):

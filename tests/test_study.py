@@ -68,6 +68,7 @@ def test_own_runs_have_tables_and_figures(finished, tmp_path, capsys):
     copied("slow", "noisy", "batch: 32", "batch: 64")  # nor beside a bc of other batches
     copied("few", "shuffled", "expert: 0.25", "expert: 0.5")  # another mapping of a recipe
     copied("again", "bc", "horizon_k: 20", "horizon_k: 40")  # which bc does not read
+    copied("seen", "bc", "seed: 0\n  fps: 0", "seed: 0\n  fps: 5")  # nor the frames of its episodes
     tables.main(tables.TablesConfig(runs=str(tmp_path)))
     told = capsys.readouterr().out
     assert "awr tau=5.0, noisy 0.1" in told and "awr, noisy 0.1 lag=0.5" in told and "12 rollouts" in told
@@ -97,10 +98,11 @@ def test_parts_name_known_methods_and_can_be_chosen():
 def study_of(tmp_path, rates):
     """A study of two tasks, 4 seeds and 10 initial states, whose cells (agent, value) succeed at given rates."""
     rng = np.random.default_rng(0)
-    shared = tables.BASE | {"commit": "c0ffee", "critic": "tiny", "success": True, "seconds": 9.0}
+    shared = tables.BASE | {"commit": "c0ffee", "critic": "tiny"}
     rows = [
         shared
         | {"env": env, "agent": agent, "value": value, "seed": seed, "initial_state": state, "success_in_budget": hit}
+        | {"success": bool(hit or state), "seconds": (10 if hit else 20) + len(agent)}
         for (agent, value), rate in rates.items()
         for env in ("lift", "can")
         for seed in range(4)
@@ -117,16 +119,22 @@ def test_tables_are_made_from_rollouts_alone(tmp_path, capsys, monkeypatch):
     rates |= {("awr", "file path=a"): 0.9, ("rcp", "file path=a"): 0.9, ("awr", "iql"): 0.9, ("awr tau=5", "iql"): 0.9}
     path = study_of(tmp_path, rates)
     rows = pd.read_parquet(path)
-    pd.concat([rows, rows[rows["value"].isin(["none", "oracle"])].assign(updates=6000)]).to_parquet(path)
+    more = rows[rows["value"].isin(["none", "oracle"])].assign(updates=6000, success=False)
+    pd.concat([rows, more]).to_parquet(path)
     tables.main(tables.TablesConfig(study=str(path)))
     text = (tmp_path / "study.md").read_text()
-    assert "| awr, wvm minus bc | 2 | 0." in text and "| 0.95, 9.0 s |" not in text and "| 1.00, 9.0 s |" in text
+    pace = text.split("## Success at all, and its median seconds, values of the critic")[1].split("##")[0]
+    own = rows[(rows["agent"] == "rcp") & (rows["value"] == "wvm") & (rows["env"] == "lift")]
+    assert f"| rcp | {own['success'].mean():.2f}, 13.0 s |" in pace and "| bc | 0." in pace and ", 22.0 s |" in pace
+    assert "| awr, wvm minus bc | 2 | 0." in text
     assert "above 0 | open: 4 training seeds are too few to tell, 5 are needed |" in text
     monkeypatch.setattr(tables, "FEW", 4)
     assert "above 0 | met so far |" in tables.markdown(tables.tables(tables.Study(path)))
     assert "| share of awr's gain with the oracle, wvm | 2 |" in text
     late = tables.markdown(tables.tables(tables.Study(path, "success")))
-    assert "| bc | 1.00 [" in late and "## Bars" not in late  # which were set for the time budget
+    assert (
+        f"| rcp | {own['success'].mean():.2f} [" in late and "## Bars" not in late
+    )  # which were set for the time budget
     assert "## Methods, values of file path=a: minus bc" in text and "values of iql" not in text
     assert "## Value sources, awr: minus bc, task by task" in text
     best = text.split("## The best method, values of the critic")[1].split("##")[0]
@@ -181,6 +189,10 @@ def test_figures_are_drawn_from_the_studys_files_alone(tmp_path, monkeypatch):
     assert bars == {"methods": 6, "bracket": 3, "noise": 1, "gain": 6}  # an error bar a cell and task
     np.testing.assert_allclose(found["noise"]["points"][:2], [(0.0, 0.95), (0.1, 0.6)], atol=0.1)
     assert found["curves"]["points"] == [(1, 1.0), (2, 0.5)] * 4 and found["weights"]["patches"] == 2
+    assert (
+        plot.source_of(tables.Study(study_of(tmp_path, {("bc", "none"): 0.4, ("awr", "noisy 0.1"): 0.9})))
+        == "noisy 0.1"
+    )
     for name in found:
         for kind in ("pdf", "png"):
             assert (tmp_path / "study-figures" / f"{name}.{kind}").exists()

@@ -87,16 +87,19 @@ def test_noise_bias_and_lag_spoil_the_oracle(tmp_path):
 
 def test_progress_of_others_is_read_as_lerobot_writes_it(tmp_path):
     data = dataset(tmp_path / "d.hdf5", [episode(0, 41), episode(1, 21)])
-    rows = [(0, 0, 0.0), (0, 1, None), (0, 2, 0.4), (1, 1, 1.05)]
+    rows = [(0, 0, 0.0), (0, 1, None), (0, 2, 0.4), (1, 0, 0.5), (1, 1, 1.05)]
     table = pd.DataFrame(rows, columns=["episode_index", "frame_index", "progress_sparse"])
     path = tmp_path / "theirs.parquet"
     table.to_parquet(path)
     first, second = FileConfig(path=str(path), fps=1.0).source().values(data)
     np.testing.assert_array_equal(first.step, [0, 40])  # twenty control steps a second, no value at the second frame
-    np.testing.assert_allclose([*first.value, *second.value], [0, 0.4, 1])
+    np.testing.assert_allclose([*first.value, *second.value], [0, 0.4, 0.5, 1])
     assert label(data, FileConfig(path=str(path), fps=1.0).source(), progress=False)[0][20] == pytest.approx(0.2)
     for settings, message in (
-        ({"fps": 30.0}, r"episode 0 end at control step 1\.33333 of 41: set value\.fps"),
+        (
+            {"fps": 30.0},
+            r"episode 0 has no values from control step 1\.33333 to 40 of 41: give some there, or set value",
+        ),
         ({"fps": 0.5}, "must differ and lie within its 41 control steps"),
         ({"column": "progress_dense"}, "lacks column progress_dense"),
     ):
@@ -112,9 +115,37 @@ def test_progress_of_others_is_read_as_lerobot_writes_it(tmp_path):
     found = next(FileConfig(path=str(path), fps=30.0).source().values(more))
     np.testing.assert_allclose(found.step, [0, 40])
     np.testing.assert_allclose(found.std, [0.1, 0.2])
+    for wrong in (["0.1"] * 3, [0.1, None, -0.2], [0.1, None, np.inf]):
+        table[:3].assign(progress_std=wrong).to_parquet(path)
+        with pytest.raises(InputError, match="column progress_std must hold finite numbers from 0 on"):
+            FileConfig(path=str(path)).source()
     table[:3].to_parquet(path)
     with pytest.raises(InputError, match=r"no rows of episode 1 of .*d\.hdf5"):
         list(FileConfig(path=str(path), fps=1.0).source().values(data))
+
+
+@pytest.mark.parametrize(
+    ("steps", "hole"),
+    [
+        (range(0, 100, 10), None),
+        ([*range(30), *range(49, 100)], None),
+        ([0, 40, 80], None),  # as sparse as they are elsewhere
+        ([0, 34], "34 to 99"),
+        ([*range(10), 50, *range(90, 100)], "9 to 50"),
+        (range(85, 100), "0 to 85"),
+        (range(60), "59 to 99"),
+    ],
+)
+def test_values_of_others_cover_an_episode(tmp_path, steps, hole):
+    data = dataset(tmp_path / "d.hdf5", [episode(0, 100)])
+    path = tmp_path / "theirs.parquet"
+    pd.DataFrame({"episode_index": 0, "frame_index": [*steps], "progress_sparse": 0.5}).to_parquet(path)
+    source = FileConfig(path=str(path)).source()
+    if hole is None:
+        np.testing.assert_array_equal(next(source.values(data)).step, [*steps])
+    else:
+        with pytest.raises(InputError, match=f"episode 0 has no values from control step {hole} of 100"):
+            list(source.values(data))
 
 
 def test_clock_and_success(tmp_path):
@@ -149,7 +180,7 @@ def test_a_lower_bound_subtracts_the_deviations_of_both_values():
     tracks = [Track(np.array([0.0, 0.2, 1.0]), std[0]), Track(np.array([0.5, 0.5]), std[1])]
     found = ValueConfig(horizon_k=3, lower=2.0).advantages(tracks)
     np.testing.assert_allclose(found[:2], [1.0 - 2 * 0.5, 0.8 - 2 * 0.4], atol=1e-6)
-    with pytest.raises(InputError, match=r"value\.lower: these values have no standard deviations"):
+    with pytest.raises(InputError, match=r"value\.lower: not all values have a standard deviation"):
         ValueConfig(lower=1.0).advantages([Track(np.zeros(3), np.full(3, np.nan))])
 
 

@@ -24,7 +24,8 @@ def advantage(values: Sequence[np.ndarray], horizon_k: int) -> np.ndarray:
 def uncertainty(deviations: Sequence[np.ndarray], horizon_k: int) -> np.ndarray:
     """Standard deviation of every advantage, were the errors of its two values independent: a lower bound's width.
 
-    At an episode's last step the two are one value, so there is none.
+    At an episode's last step the two are one value, so there is none. In the steps before both read much the same
+    frames, and err alike: there it is too wide.
 
     Args:
         deviations: per episode [T], standard deviations of the values.
@@ -39,7 +40,9 @@ def uncertainty(deviations: Sequence[np.ndarray], horizon_k: int) -> np.ndarray:
     found = np.concatenate([np.hypot(each[tail(len(each), horizon_k)], each) for each in deviations]).astype(np.float32)
     found[np.cumsum([len(each) for each in deviations]) - 1] *= 0
     if not np.isfinite(found).all():
-        raise InputError("value.lower: these values have no standard deviations; use value=wvm, or value.lower=0")
+        raise InputError(
+            "value.lower: not all values have a standard deviation: use value=wvm value.draws=8, or value.lower=0"
+        )
     return found
 
 

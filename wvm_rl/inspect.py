@@ -27,6 +27,9 @@ from wvm_rl.stats import auroc, interval
 PROGRESS, EDGE = "progress", "edge"
 CHANCE = 0.5
 RARE = 0.01  # share of samples
+NEAR = 0.05  # of the conditions' range: what lies so close to the one that is asked for is as good as it
+TENTHS = 10  # of the samples, by value
+FEW = 10  # samples of a batch
 BINS = 20  # of the histograms
 
 
@@ -84,17 +87,30 @@ def inspected(samples: Samples, horizon: int) -> dict[str, Any]:
     }
 
 
-def warning(found: dict[str, Any], columns: Columns, asked: np.ndarray | None) -> str | None:
-    """What speaks against training on this, if anything does; `asked` is the condition [C] when acting."""
-    if columns.cond is not None and (share := float((columns.cond == asked).all(1).mean())) < RARE:
-        return (
-            f"{share:.2%} of the samples have the condition that is asked for when acting: the policy hardly learns it"
-        )
+def warning(found: dict[str, Any], samples: Samples, batch: int) -> str | None:
+    """What speaks against training on this in batches of so many samples; None if nothing does."""
+    columns, told = samples.columns[0], list[str]()
+    if columns.cond is not None:
+        near = (np.abs(columns.cond - samples.asked(0).cond) <= NEAR * np.ptp(columns.cond, axis=0)).all(1)
+        by_value = np.argsort(np.concatenate(samples.values), kind="stable")
+        lacking = sum(tenth.mean() < RARE for tenth in np.array_split(near[by_value], TENTHS))
+        if near.mean() < RARE:
+            told.append(
+                f"{near.mean():.2%} of the samples have the condition that is asked for when acting: the policy hardly "
+                "learns it"
+            )
+        elif 2 * lacking > TENTHS:
+            told.append(
+                f"the condition that is asked for when acting is missing in {lacking} of {TENTHS} tenths of the "
+                "progress: are the values too coarse?"
+            )
+    if (counting := found["ess_fraction"] * batch) < FEW:
+        told.append(f"only about {counting:.1f} of a batch's {batch} samples count: keep more, or raise trainer.batch")
     if np.ptp(favour(columns)) == 0:
-        return "all samples are favoured alike: the values carry no ranking information for this method"
-    if found["auroc_ci95"][0] <= CHANCE:  # false where no lapse is recorded
-        return f"progress is told from lapses no better than by chance (AUROC {found['auroc']:.2f})"
-    return None
+        told.append("all samples are favoured alike: the values carry no ranking information for this method")
+    elif found["auroc_ci95"][0] <= CHANCE:  # false where no lapse is recorded
+        told.append(f"progress is told from lapses no better than by chance (AUROC {found['auroc']:.2f})")
+    return "; ".join(told) or None
 
 
 def show(found: dict[str, Any]) -> None:
@@ -124,7 +140,7 @@ def main(config: TrainConfig, folder: Path) -> None:
     samples = prepared(config, origin(config, source), source, stage)
     found = inspected(samples, config.value.horizon_k)
     show(found)
-    if message := warning(found, samples.columns[0], samples.asked(0).cond) if config.informed else None:
+    if message := warning(found, samples, config.trainer.batch) if config.informed else None:
         print(f"warning: {message}", file=sys.stderr)
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "inspect.json", found | {"warning": message})

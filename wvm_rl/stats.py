@@ -106,6 +106,15 @@ def iqm_difference(ours: Sequence[np.ndarray], theirs: Sequence[np.ndarray], sta
     return _over_runs(_together(ours, theirs), lambda runs: _iqm(runs[..., 0]) - _iqm(runs[..., 1]), states)
 
 
+def mean_difference(ours: Sequence[np.ndarray], theirs: Sequence[np.ndarray]) -> Estimate:
+    """Difference of two methods' means over tasks, resampled as `iqm_difference` does.
+
+    Args:
+        ours, theirs: per task [S,I], the same seeds from the same initial states.
+    """
+    return stratified_mean([np.mean(one, 1) - np.mean(two, 1) for one, two in zip(ours, theirs)])
+
+
 def recovered(ours: Sequence[np.ndarray], best: Sequence[np.ndarray], base: Sequence[np.ndarray]) -> Estimate:
     """Share of the best's gain over a baseline that a method has, of interquartile means, resampled as differences are.
 

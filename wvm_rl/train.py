@@ -83,7 +83,7 @@ def pipeline(jobs: Sequence[Job], checkpoints: Path) -> list[dict[str, Any]]:
         figures.summary(job.folder / "figures", own.dataset, own.values)
         samples.append(own)
         favours.append(inspected(own, job.config.value.horizon_k))
-        if job.config.informed and (message := warning(favours[-1], own.columns[0], own.asked(0).cond)):
+        if job.config.informed and (message := warning(favours[-1], own, job.config.trainer.batch)):
             print(f"warning: {job.folder}: {message}", file=sys.stderr)
         if job.config.evaluation.videos:
             films.check_films(job.source, initial_states(job.config))

@@ -3,7 +3,8 @@
 For the benchmark one row a predicted frame, in columns `task, clip, episode, frame, value`: the task's and the clip's
 name and the episode's number as `python -m wvm_rl.bench export=<folder>` names them, the frame's number in its video,
 and a value in [0,1]. For one dataset, as `value=file`, LeRobot's columns `episode_index, frame_index` and a progress
-in [0,1], empty where there is none, and, where the file has it, `progress_std`, its standard deviation.
+in [0,1], empty where there is none, and beside `progress_sparse`, where the file has it, its standard deviation,
+`progress_std`.
 """
 
 import hashlib
@@ -19,7 +20,7 @@ from wvm_rl.data.episodes import Dataset
 from wvm_rl.errors import InputError
 from wvm_rl.values.base import ValueConfig, Values
 
-REACH = 0.8  # share of an episode up to which its values must come, or as far as they lie apart
+HOLE = 0.2  # share of an episode that may be without values, or as far as they lie apart elsewhere
 SLACK = 0.1  # by which a value may lie outside [0,1]; it is clipped
 COLUMNS = ("task", "clip", "episode", "frame", "value")
 PROGRESS, STD = "progress_sparse", "progress_std"  # LeRobot's column, and ours beside it (`wvm_rl.data.sidecar`)
@@ -89,7 +90,8 @@ class Progress:
     """Values of one dataset's episodes from a file.
 
     Raises:
-        InputError: no such file, a column is missing, a value is infinite, or a number of an episode is not whole.
+        InputError: no such file, a column is missing, a value is infinite, a number of an episode is not whole, or a
+            standard deviation is none.
     """
 
     name = "file"
@@ -97,15 +99,20 @@ class Progress:
     def __init__(self, config: FileConfig):
         self.config, self.path = config, Path(config.path).expanduser()
         table = _table(self.path, ("episode_index", "frame_index", config.column), config.column)
+        self._deviates = config.column == PROGRESS and STD in table
+        if self._deviates:
+            numeric = pd.api.types.is_numeric_dtype(table[STD]) or table[STD].isna().all()
+            if not numeric or not (table[STD].isna() | table[STD].between(0, np.inf, inclusive="left")).all():
+                raise InputError(f"{self.path}: column {STD} must hold finite numbers from 0 on: mend or drop it")
         known = table[table[config.column].notna()]
         self._rows = {int(key): rows.sort_values("frame_index") for key, rows in known.groupby("episode_index")}
         digest = hashlib.sha256(self.path.read_bytes()).hexdigest()
-        self.fingerprint = f"{digest} {config.column} {config.fps} 3"
+        self.fingerprint = f"{digest} {config.column} {config.fps} 4"
 
     def values(self, dataset: Dataset, start: int = 0) -> Iterator[Values]:
         if (last := max(self._rows, default=0)) >= len(dataset):
             raise InputError(
-                f"{self.path} has rows of episode {last}, {dataset.path} {len(dataset)} episodes: label it"
+                f"{self.path} has rows of episode {last}, {dataset.path} {len(dataset)} episodes: it is of another dataset"
             )
         for index in range(start, len(dataset)):
             rows, length = self._rows.get(index), dataset.lengths[index]
@@ -118,18 +125,23 @@ class Progress:
                     f"{self.path}: frames of episode {index} must differ and lie within its {length} control steps; "
                     "set value.fps to the frames a second that frame_index counts"
                 )
-            apart = np.diff(step).max(initial=0)
-            if length - 1 - step[-1] > max((1 - REACH) * length, 2 * apart):
-                raise InputError(
-                    f"{self.path}: values of episode {index} end at control step {step[-1]:g} of {length}: set "
-                    "value.fps to the frames a second that frame_index counts, or give values up to the end"
-                )
-            yield Values(step, _progress(self.path, rows[self.config.column]), self._deviations(rows))
+            self._check_holes(index, step, length)
+            std = rows[STD].to_numpy(np.float32, na_value=np.nan) if self._deviates else np.full(1, np.nan)
+            yield Values(step, _progress(self.path, rows[self.config.column]), std if np.isfinite(std).all() else None)
 
-    def _deviations(self, rows: pd.DataFrame) -> np.ndarray | None:
-        """Standard deviations of an episode's values [n] f32, None if the file has none of all of them."""
-        std = rows[STD].to_numpy(np.float32) if self.config.column == PROGRESS and STD in rows else np.full(1, np.nan)
-        return std if np.isfinite(std).all() else None
+    def _check_holes(self, index: int, step: np.ndarray, length: int) -> None:
+        """Raises InputError if too much of an episode's start, middle or end is without values."""
+        apart = np.median(np.diff(step)) if len(step) > 1 else 0.0
+        allowed = max(HOLE * length, apart)
+        bounds = np.array([0.0, *step, length - 1])
+        wide = np.diff(bounds) > np.array([allowed, *np.full(len(step) - 1, max(allowed, 2 * apart)), allowed])
+        if wide.any():
+            place = int(np.argmax(wide))
+            raise InputError(
+                f"{self.path}: episode {index} has no values from control step {bounds[place]:g} to "
+                f"{bounds[place + 1]:g} of {length}: give some there, or set value.fps to the frames a second that "
+                "frame_index counts"
+            )
 
 
 class Predictions:

@@ -25,7 +25,7 @@ class Wvm:
 
     def __init__(self, critic: "Critic", draws: int = 0):
         self.critic = critic
-        self._inference = critic.inference(draws) if draws else None
+        self._inference, self._drawn = critic.inference(draws) if draws else None, draws > 1
         read = f"{draws} draws" if draws else ""
         self.name = f"wvm-{draws}-draws" if draws else "wvm"
         self.fingerprint = " ".join(part for part in (critic.fingerprint, critic.origin, read) if part)
@@ -72,7 +72,7 @@ class Wvm:
                 yield frames, dataset[index].instruction
 
         for index, (value, std) in enumerate(self.watched(clips()), start=start):
-            yield Values(steps.pop(index), value, std)
+            yield Values(steps.pop(index), value, std if self._drawn else None)  # else only of windows that overlap
 
     def watched(self, clips: Iterable[tuple[np.ndarray, str]]) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
         """Values and standard deviations [F] of clips: frames [F,H,W,3] u8 as the critic sees them, and instruction."""
