@@ -8,20 +8,19 @@ factor of the batch's weights cancels but for the 1e-6, so renormalising changes
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from agents.base import AgentConfig, Columns
+from wvm_rl.data.episodes import Episode
 from wvm_rl.errors import InputError
-
-if TYPE_CHECKING:
-    from wvm_rl.data.episodes import Episode
 
 
 @dataclass
 class AWRConfig(AgentConfig):
     """Advantage-weighted regression: w = min(exp(tau * advantage), clip)."""
+
+    knob = "tau", 0.0, 1e4
 
     tau: float = 10.0  # inverse temperature, 1 / value; 10 for chunks of 1 s on simulated tasks, 2 on robots (E.7)
     clip: float = 2.0  # largest weight, delta in E.7
@@ -32,10 +31,6 @@ class AWRConfig(AgentConfig):
         if not 0 < self.clip < float("inf"):
             raise InputError(f"agent.clip={self.clip} must be above 0: 2 is the paper's")
 
-    @property
-    def knob(self) -> tuple[str, float, float]:
-        return "tau", 0.0, 1e4
-
-    def columns(self, advantage: np.ndarray, values: Sequence[np.ndarray], episodes: Sequence["Episode"]) -> Columns:
+    def columns(self, advantage: np.ndarray, values: Sequence[np.ndarray], episodes: Sequence[Episode]) -> Columns:
         weight = np.exp(np.minimum(self.tau * advantage, np.log(self.clip)))  # minimum first: no overflow
         return Columns(weight=weight.astype(np.float32))

@@ -2,14 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 
+from wvm_rl.data.episodes import Episode
 from wvm_rl.errors import InputError
-
-if TYPE_CHECKING:
-    from wvm_rl.data.episodes import Episode
 
 
 class Columns(NamedTuple):
@@ -30,9 +28,18 @@ class AgentConfig:
     """An extraction method: its knobs and the pure function from advantages to columns.
 
     Subclasses implement `columns`; those that condition also implement `act_cond` and say so by `conditions`.
+
+    Attributes:
+        conditions: whether the policy is conditioned: whether the columns have a `cond`.
+        scale_free: whether only sign and order of the advantages matter, so that `value.scale=rank` changes nothing.
+        knob: setting that changes how many samples count, and its extremes (`agents.matching`); None if there is none.
     """
 
-    def columns(self, advantage: np.ndarray, values: Sequence[np.ndarray], episodes: Sequence["Episode"]) -> Columns:
+    conditions: ClassVar[bool] = False
+    scale_free: ClassVar[bool] = False
+    knob: ClassVar[tuple[str, float, float] | None] = None
+
+    def columns(self, advantage: np.ndarray, values: Sequence[np.ndarray], episodes: Sequence[Episode]) -> Columns:
         """Columns of the dataset.
 
         Args:
@@ -48,21 +55,6 @@ class AgentConfig:
         return True
 
     @property
-    def scale_free(self) -> bool:
-        """Whether only sign and order of the advantages matter; if so, `value.scale=rank` would change nothing."""
-        return False
-
-    @property
-    def conditions(self) -> bool:
-        """Whether the policy is conditioned: whether the columns have a `cond`."""
-        return False
-
-    @property
-    def knob(self) -> tuple[str, float, float] | None:
-        """Setting that changes how many samples count, and its extremes (`agents.matching`); None if there is none."""
-        return None
-
-    @property
     def strength(self) -> float:
         """Of classifier-free guidance when acting; others than 1, none, need hidden conditions and a flow."""
         return 1.0
@@ -72,7 +64,7 @@ class AgentConfig:
         return None
 
 
-def checked(advantage: np.ndarray, values: Sequence[np.ndarray], episodes: Sequence["Episode"]) -> np.ndarray:
+def checked(advantage: np.ndarray, values: Sequence[np.ndarray], episodes: Sequence[Episode]) -> np.ndarray:
     """The advantages as [N] f64, after checking that they belong to these episodes.
 
     Raises:

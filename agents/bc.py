@@ -2,14 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from agents.base import AgentConfig, Columns
-
-if TYPE_CHECKING:
-    from wvm_rl.data.episodes import Episode
+from wvm_rl.data.episodes import Episode
 
 
 @dataclass
@@ -20,5 +17,5 @@ class BCConfig(AgentConfig):
     def reads_advantage(self) -> bool:
         return False
 
-    def columns(self, advantage: np.ndarray, values: Sequence[np.ndarray], episodes: Sequence["Episode"]) -> Columns:
+    def columns(self, advantage: np.ndarray, values: Sequence[np.ndarray], episodes: Sequence[Episode]) -> Columns:
         return Columns(weight=np.ones(len(advantage), np.float32))

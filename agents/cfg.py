@@ -15,20 +15,20 @@ the best share, as RECAP does.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from agents.base import AgentConfig, Columns, best
+from wvm_rl.data.episodes import Episode
 from wvm_rl.errors import InputError
-
-if TYPE_CHECKING:
-    from wvm_rl.data.episodes import Episode
 
 
 @dataclass
 class CFGConfig(AgentConfig):
     """Guided policy: learns actions with and without knowing whether they are optimal, acts beyond optimal."""
+
+    conditions = True
+    scale_free = True
 
     optimal: float = 0.0  # share of samples that counts as optimal, the best; 0: those with advantage >= 0
     drop: float = 0.1  # share of training samples whose optimality is hidden
@@ -46,15 +46,7 @@ class CFGConfig(AgentConfig):
     def strength(self) -> float:
         return self.guidance
 
-    @property
-    def scale_free(self) -> bool:
-        return True
-
-    @property
-    def conditions(self) -> bool:
-        return True
-
-    def columns(self, advantage: np.ndarray, values: Sequence[np.ndarray], episodes: Sequence["Episode"]) -> Columns:
+    def columns(self, advantage: np.ndarray, values: Sequence[np.ndarray], episodes: Sequence[Episode]) -> Columns:
         optimal = best(advantage, self.optimal) if self.optimal else advantage >= 0
         cond = np.where(optimal, 1.0, -1.0).astype(np.float32)[:, None]
         return Columns(weight=np.ones(len(advantage), np.float32), cond=cond, hidden=self.drop)

@@ -1,17 +1,15 @@
 """Training arrays from episodes: normalised observations and actions, and action chunks gathered on the device."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from agents.policies.base import Spec
+from wvm_rl.data.episodes import Episode
 from wvm_rl.errors import InputError
-
-if TYPE_CHECKING:
-    from wvm_rl.data.episodes import Episode
 
 STD_FLOOR = {"observation": 1e-3, "action": 1e-2}  # a dimension that hardly moves must not be blown up to noise
 CLIP = 10.0  # normalised observations are clipped to +-CLIP standard deviations
@@ -80,7 +78,7 @@ Frames = tuple[np.ndarray, np.ndarray]  # pictures [F,C,S,S,3] u8 of an episode 
 
 
 def build(
-    episodes: Sequence["Episode"], keys: Sequence[str], frames: Callable[[int], Frames] | None = None
+    episodes: Sequence[Episode], keys: Sequence[str], frames: Callable[[int], Frames] | None = None
 ) -> tuple[Data, Statistics]:
     """Training arrays and their statistics.
 

@@ -8,26 +8,21 @@ Dropped samples have weight 0 in the loss of Eq. E.5; batches are drawn from all
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from agents.base import AgentConfig, Columns, best
+from wvm_rl.data.episodes import Episode
 from wvm_rl.errors import InputError
-
-if TYPE_CHECKING:
-    from wvm_rl.data.episodes import Episode
 
 
 @dataclass
 class FilteredBCBinaryConfig(AgentConfig):
     """Filtered cloning, binary: imitates the samples whose advantage is not negative."""
 
-    @property
-    def scale_free(self) -> bool:
-        return True
+    scale_free = True
 
-    def columns(self, advantage: np.ndarray, values: Sequence[np.ndarray], episodes: Sequence["Episode"]) -> Columns:
+    def columns(self, advantage: np.ndarray, values: Sequence[np.ndarray], episodes: Sequence[Episode]) -> Columns:
         return Columns(weight=(advantage >= 0).astype(np.float32))
 
 
@@ -35,19 +30,14 @@ class FilteredBCBinaryConfig(AgentConfig):
 class FilteredBCPercentileConfig(AgentConfig):
     """Filtered cloning, percentile: imitates the share `keep` of samples with the highest advantage."""
 
+    scale_free = True
+    knob = "keep", 1e-6, 1.0
+
     keep: float = 0.7  # share of the training set's samples that is kept (E.6); ties with the last one are kept too
 
     def __post_init__(self) -> None:
         if not 0 < self.keep <= 1:
             raise InputError(f"agent.keep={self.keep} must be above 0 and at most 1: 0.7 is the paper's")
 
-    @property
-    def knob(self) -> tuple[str, float, float]:
-        return "keep", 1e-6, 1.0
-
-    @property
-    def scale_free(self) -> bool:
-        return True
-
-    def columns(self, advantage: np.ndarray, values: Sequence[np.ndarray], episodes: Sequence["Episode"]) -> Columns:
+    def columns(self, advantage: np.ndarray, values: Sequence[np.ndarray], episodes: Sequence[Episode]) -> Columns:
         return Columns(weight=best(advantage, self.keep).astype(np.float32))

@@ -8,16 +8,13 @@ filtered_bc_percentile reaches any share, and those without a knob (`AgentConfig
 
 from collections.abc import Sequence
 from dataclasses import fields, replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.optimize import brentq
 
 from agents.base import AgentConfig, effective_fraction
+from wvm_rl.data.episodes import Episode
 from wvm_rl.errors import InputError
-
-if TYPE_CHECKING:
-    from wvm_rl.data.episodes import Episode
 
 SCANNED = 61  # settings of a knob, spread evenly over six decades
 TOLERANCE = 0.02  # of the effective sample size: thresholds move in steps of a sample, ties in larger ones
@@ -49,7 +46,7 @@ def matched(
     ess: float,
     advantage: np.ndarray,
     values: Sequence[np.ndarray],
-    episodes: Sequence["Episode"],
+    episodes: Sequence[Episode],
 ) -> AgentConfig:
     """The method with its knob set so that its effective sample size is the share `ess` of the samples.
 

@@ -9,15 +9,12 @@ of Eq. E.5, as that of `agents.awr` does.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from agents.base import AgentConfig, Columns
+from wvm_rl.data.episodes import Episode
 from wvm_rl.errors import InputError
-
-if TYPE_CHECKING:
-    from wvm_rl.data.episodes import Episode
 
 EPSILON = 1e-6
 
@@ -26,17 +23,15 @@ EPSILON = 1e-6
 class RABCConfig(AgentConfig):
     """Reward-aligned cloning: full weight above `kappa`, none below 0, a soft one between."""
 
+    knob = "kappa", 0.0, 2.0
+
     kappa: float = 0.01  # advantage from which a sample counts fully, value; 0.01 is LeRobot's
 
     def __post_init__(self) -> None:
         if not 0 <= self.kappa < float("inf"):
             raise InputError(f"agent.kappa={self.kappa} must be 0 or more: 0.01 is LeRobot's, 0 keeps what gains")
 
-    @property
-    def knob(self) -> tuple[str, float, float]:
-        return "kappa", 0.0, 2.0
-
-    def columns(self, advantage: np.ndarray, values: Sequence[np.ndarray], episodes: Sequence["Episode"]) -> Columns:
+    def columns(self, advantage: np.ndarray, values: Sequence[np.ndarray], episodes: Sequence[Episode]) -> Columns:
         mean, deviation = max(advantage.mean(), 0.0), max(advantage.std(), EPSILON)
         soft = np.clip((advantage - (mean - 2 * deviation)) / (4 * deviation + EPSILON), 0, 1)
         weight = np.where(advantage > self.kappa, 1.0, np.where(advantage >= 0, soft, 0.0))

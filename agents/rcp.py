@@ -12,16 +12,13 @@ advantage: its chunk ends there (E.4), so it is smaller than those of the same g
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.stats import rankdata
 
 from agents.base import AgentConfig, Columns
+from wvm_rl.data.episodes import Episode
 from wvm_rl.errors import InputError
-
-if TYPE_CHECKING:
-    from wvm_rl.data.episodes import Episode
 
 CONDITIONS = ("advantage", "return")
 
@@ -29,6 +26,9 @@ CONDITIONS = ("advantage", "return")
 @dataclass
 class RCPConfig(AgentConfig):
     """Reward-conditioned policy: learns actions given their advantage or return, asks for the best when acting."""
+
+    conditions = True
+    scale_free = True
 
     condition: str = "advantage"  # advantage | return: what the policy is conditioned on
     groups: int = 10  # groups of similar value within which the condition is ranked; 1 ranks over the whole dataset
@@ -43,11 +43,7 @@ class RCPConfig(AgentConfig):
         if not 0 <= self.ask <= 1:
             raise InputError(f"agent.ask={self.ask} must be between 0 and 1: a quantile, 1 asks for the best")
 
-    @property
-    def conditions(self) -> bool:
-        return True
-
-    def columns(self, advantage: np.ndarray, values: Sequence[np.ndarray], episodes: Sequence["Episode"]) -> Columns:
+    def columns(self, advantage: np.ndarray, values: Sequence[np.ndarray], episodes: Sequence[Episode]) -> Columns:
         score = advantage if self.condition == "advantage" else returns(episodes)
         level = quantiles_by_value(score, np.concatenate(list(values)), self.groups)
         level = np.minimum(np.floor(level * self.bins), self.bins - 1) / (self.bins - 1)
@@ -57,16 +53,12 @@ class RCPConfig(AgentConfig):
     def reads_advantage(self) -> bool:
         return self.condition == "advantage"
 
-    @property
-    def scale_free(self) -> bool:
-        return True
-
     def act_cond(self, columns: Columns) -> np.ndarray | None:
         assert columns.cond is not None
         return np.quantile(columns.cond, self.ask, axis=0, method="lower").astype(np.float32)
 
 
-def returns(episodes: Sequence["Episode"]) -> np.ndarray:
+def returns(episodes: Sequence[Episode]) -> np.ndarray:
     """Return-to-go [N] f64 in control steps: -(T-1-t), less the longest episode's length after a failure."""
     longest = max(len(episode.actions) for episode in episodes)
     return np.concatenate(

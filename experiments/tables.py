@@ -116,8 +116,8 @@ def leading(methods: dict[str, dict[str, np.ndarray]], values: str) -> list[Tabl
     for name, cell in methods.items():
         tasks, (ours, theirs) = paired(whole[best], cell)
         if name != best and tasks:
-            differences = (iqm_difference(ours, theirs), iqm_difference(ours, theirs, states=True))
-            differences += (mean_difference(ours, theirs), improvement(ours, theirs))
+            estimates = iqm_difference(ours, theirs), iqm_difference(ours, theirs, states=True)
+            differences = *estimates, mean_difference(ours, theirs), improvement(ours, theirs)
             lines.append([f"{best} minus {name}", str(len(tasks)), *map(shown, differences)])
     header = ["difference of IQM", "tasks", "estimate", "other initial states", "of means", "chance to beat it"]
     return [(f"The best method, {values}", header, lines)]
@@ -166,9 +166,9 @@ def bars(study: Study) -> Table:
         wider = shown(iqm_difference(ours, theirs, states=True))
         mean = shown(mean_difference(ours, theirs))
         lines.append([f"{agent}, {value} minus {name}", str(len(tasks)), shown(found), wider, mean, bar, clears])
-    tasks, cells = paired(study.cell("awr", "wvm"), oracle, bc)
-    if tasks and iqm_difference(*cells[1:])[1] > 0:  # else there is no gain to share
-        share = shown(recovered(*cells))
+    tasks, (ours, best, base) = paired(study.cell("awr", "wvm"), oracle, bc)
+    if tasks and iqm_difference(best, base)[1] > 0:  # else there is no gain to share
+        share = shown(recovered(ours, best, base))
         lines.append(["share of awr's gain with the oracle, wvm", str(len(tasks)), share, "", "", "", ""])
     return "Bars", ["difference of IQM", "tasks", "estimate", "other initial states", "of means", "bar", ""], lines
 

@@ -102,7 +102,7 @@ def _check(name: str, values: Values, index: int, lengths: list[int]) -> None:
         raise InputError(f"{name} gave arrays of other lengths in episode {index} ({shapes}): one number a step")
     if not (step[0] >= 0 and step[-1] < lengths[index] and (np.diff(step) > 0).all()):
         raise InputError(
-            f"{name} gave steps that do not rise within the {lengths[index]} of episode {index}: give each once, in order"
+            f"{name} gave steps that do not rise within the {lengths[index]} of episode {index}: each once, in order"
         )
     if not np.isfinite(value).all():
         raise InputError(f"{name} is not finite in episode {index}: check the source")

@@ -112,7 +112,7 @@ class Progress:
     def values(self, dataset: Dataset, start: int = 0) -> Iterator[Values]:
         if (last := max(self._rows, default=0)) >= len(dataset):
             raise InputError(
-                f"{self.path} has rows of episode {last}, {dataset.path} {len(dataset)} episodes: it is of another dataset"
+                f"{self.path} has rows of episode {last}, {dataset.path} {len(dataset)} episodes: give its own file"
             )
         for index in range(start, len(dataset)):
             rows, length = self._rows.get(index), dataset.lengths[index]
