@@ -166,9 +166,9 @@ def bars(study: Study) -> Table:
         wider = shown(iqm_difference(ours, theirs, states=True))
         mean = shown(mean_difference(ours, theirs))
         lines.append([f"{agent}, {value} minus {name}", str(len(tasks)), shown(found), wider, mean, bar, clears])
-    tasks, (ours, best, base) = paired(study.cell("awr", "wvm"), oracle, bc)
-    if tasks and iqm_difference(best, base)[1] > 0:  # else there is no gain to share
-        share = shown(recovered(ours, best, base))
+    tasks, (critics, best, plain) = paired(study.cell("awr", "wvm"), oracle, bc)
+    if tasks and iqm_difference(best, plain)[1] > 0:  # else there is no gain to share
+        share = shown(recovered(critics, best, plain))
         lines.append(["share of awr's gain with the oracle, wvm", str(len(tasks)), share, "", "", "", ""])
     return "Bars", ["difference of IQM", "tasks", "estimate", "other initial states", "of means", "bar", ""], lines
 

@@ -11,7 +11,7 @@ from agents.chunks import Seen
 from agents.policies.base import Spec
 from agents.policies.flow import FlowConfig
 from agents.policies.gaussian import GaussianConfig
-from agents.policies.seeing import Seeing, halved, shifted
+from agents.policies.seeing import Seeing, convolved, shifted
 from agents.rcp import RCPConfig
 from agents.trainer import TrainerConfig, train
 from tests.agents_toy import single_steps
@@ -172,9 +172,10 @@ def test_knobs_are_checked(config, knobs):
         config(**knobs)
 
 
-@pytest.mark.parametrize("size", [5, 3])
-def test_pictures_are_halved_by_a_convolution(size):
+@pytest.mark.parametrize(("size", "stride"), [(4, 4), (3, 2), (3, 1)])
+def test_layers_are_convolutions(size, stride):
     x = jnp.asarray(RNG.normal(size=(2, 8, 8, 3)), jnp.float32)
     kernel = jnp.asarray(RNG.normal(size=(size, size, 3, 4)), jnp.float32)
-    expected = jax.lax.conv_general_dilated(x, kernel, (2, 2), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
-    np.testing.assert_allclose(halved(x, kernel), expected, atol=2e-5)
+    strides, names = (stride, stride), ("NHWC", "HWIO", "NHWC")
+    expected = jax.lax.conv_general_dilated(x, kernel, strides, "SAME", dimension_numbers=names)
+    np.testing.assert_allclose(convolved(x, kernel, stride), expected, atol=2e-5)

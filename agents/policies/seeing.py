@@ -9,8 +9,7 @@ import jax.numpy as jnp
 from agents.chunks import Seen
 from agents.policies.base import Batch, Params, PolicyConfig, Spec
 
-CHANNELS = (24, 48, 64)  # after each halving of the picture
-KERNELS = (5, 3, 3)
+CHANNELS, KERNELS, STRIDES = (32, 48, 64), (4, 3, 3), (4, 2, 1)  # of the encoder's layers
 SHIFT = 1 / 16  # of the side: largest random translation of a picture in training (Kostrikov et al. 2020, 2004.13649)
 
 
@@ -77,25 +76,25 @@ def _encoder(rng: Any) -> Params:
     return {"layers": layers, "sharpness": jnp.ones(())}
 
 
-def halved(x: Any, kernel: Any) -> Any:
-    """Convolution of [B,S,S,C], S even, with [K,K,C,O] at stride 2, padded to [B,S/2,S/2,O].
+def convolved(x: Any, kernel: Any, stride: int) -> Any:
+    """Convolution of [B,S,S,C], S a multiple of `stride`, with [K,K,C,O], padded to [B,S/stride,S/stride,O].
 
     One product of gathered patches: in a training loop on a CPU, XLA's gradient of its own strided convolution takes
     many times as long.
     """
     size, side = len(kernel), x.shape[1]
-    before = (size - 2) // 2
-    x = jnp.pad(x, ((0, 0), (before, size - 2 - before), (before, size - 2 - before), (0, 0)))
+    before = (size - stride) // 2
+    x = jnp.pad(x, ((0, 0), (before, size - stride - before), (before, size - stride - before), (0, 0)))
     shifts = [(row, column) for row in range(size) for column in range(size)]
-    patches = [x[:, row : row + side : 2, column : column + side : 2] for row, column in shifts]
+    patches = [x[:, row : row + side : stride, column : column + side : stride] for row, column in shifts]
     return jnp.concatenate(patches, -1) @ kernel.reshape(-1, kernel.shape[-1])
 
 
 def _features(params: Params, x: Any) -> Any:
     """[B,S,S,3] -> [B, 2 * channels]: mean place, across and down in [-1,1], of each channel's softmax."""
-    for number, layer in enumerate(params["layers"]):
+    for number, (layer, stride) in enumerate(zip(params["layers"], STRIDES)):
         x = jax.nn.relu(x) if number else x
-        x = halved(x, layer["kernel"]) + layer["bias"]
+        x = convolved(x, layer["kernel"], stride) + layer["bias"]
     count, side, _, channels = x.shape
     weight = jax.nn.softmax(params["sharpness"] * x.reshape(count, side * side, channels), 1)
     weight = weight.reshape(count, side, side, channels)

@@ -8,6 +8,7 @@ stream do not depend on values and are computed in bulk, and several episodes ad
 `Reading` adds two things to the paper's: a prediction that knows nothing of earlier ones, and a look around.
 """
 
+from collections import deque
 from collections.abc import Iterable, Iterator
 from functools import partial
 from typing import Any
@@ -94,32 +95,20 @@ class Inference:
         """See `Critic.values`."""
         if batch < 1:
             raise InputError(f"batch={batch} must be at least 1 episode")
-        waiting = self.encoded(clips)
-        slots: list[_Track | None] = [None] * batch
+        tracks = (_Track(*item) for item in self.encoded(clips))
+        slots = [next(tracks, None) for _ in range(batch)]
+        order = deque(track for track in slots if track is not None)
         state = np.array(Overlap.start(batch))
-        done: dict[int, Prediction] = {}
-        given = returned = 0
-        exhausted = False
-        while True:
-            for slot in range(batch):
-                if slots[slot] is None and not exhausted:
-                    item = next(waiting, None)
-                    exhausted = item is None
-                    if item is not None:
-                        slots[slot] = _Track(given, *item)
-                        state[:, slot] = 0.0
-                        given += 1
-            if not any(slots):
-                return
+        while order:
             state = self._step(slots, state)
             for slot, track in enumerate(slots):
                 if track is not None and track.finished:
-                    value, std = track.result()
-                    done[track.index] = self._reading.smoothed(value), std
-                    slots[slot] = None
-            while returned in done:
-                yield done.pop(returned)
-                returned += 1
+                    slots[slot] = following = next(tracks, None)
+                    state[:, slot] = 0.0
+                    order.extend([following] if following is not None else [])
+            while order and order[0].finished:
+                value, std = order.popleft().result()
+                yield self._reading.smoothed(value), std
 
     def _step(self, slots: list["_Track | None"], state: np.ndarray) -> np.ndarray:
         """Advances every slot's episode by up to SEGMENT windows."""
@@ -226,8 +215,8 @@ class Inference:
 class _Track:
     """One episode on its way through the windows."""
 
-    def __init__(self, index: int, latents: np.ndarray, text: np.ndarray):
-        self.index, self.latents, self.text = index, latents, text
+    def __init__(self, latents: np.ndarray, text: np.ndarray):
+        self.latents, self.text = latents, text
         self.at = 0  # windows done
         self.moments: list[np.ndarray] = []  # [W,2] mean and std at the first frame of windows, three frames before t
         self.last = np.zeros((3, CHUNK - 1))
