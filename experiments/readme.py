@@ -28,7 +28,7 @@ from wvm_rl.files import atomic
 from wvm_rl.model.critic_folder import SHIPPED
 from wvm_rl.runs import finished_by
 from wvm_rl.scoreboard import COLUMNS, cell, markdown_table
-from wvm_rl.stats import iqm, iqm_difference
+from wvm_rl.stats import iqm, iqm_difference, mean_difference
 from wvm_rl.values.wvm import DEFAULT
 
 RESULTS = Path(__file__).parent / "results"
@@ -149,11 +149,11 @@ def study(reader: Reader) -> str:
     best = sorted(whole, key=lambda name: -iqm(list(whole[name].values()))[0])
     cells = {"bc": bc} | {name: whole[name] for name in best}
     cells |= {"awr, oracle": known.cell("awr", "oracle"), "awr, wvm shuffled": known.cell("awr", "shuffled")}
-    rows = [["", *bc, "all", "minus bc"]]
+    rows = [["", *bc, "all", "minus bc", "means minus bc"]]
     for name, grids in cells.items():
         _, (ours, theirs) = paired(grids, bc)
-        gain = "" if grids is bc else shown(iqm_difference(ours, theirs))
-        rows.append([name, *(per_task(grid) for grid in ours), shown(iqm(ours)), gain])
+        gains = [shown(gain(ours, theirs)) if grids is not bc else "" for gain in (iqm_difference, mean_difference)]
+        rows.append([name, *(per_task(grid) for grid in ours), shown(iqm(ours)), *gains])
     return markdown_table(rows)
 
 
