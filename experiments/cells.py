@@ -127,7 +127,13 @@ def named(stem: str, config: Any, *settings: str) -> str:
     changed = [name for name in settings if getattr(config, name) != getattr(default, name)]
     values = {name: getattr(config, name) for name in changed}
     return "-".join(
-        [stem, *(f"{name}-{'+'.join(map(str, value)) if isinstance(value, list) else value}" for name, value in values.items())]
+        [
+            stem,
+            *(
+                f"{name}-{'+'.join(map(str, value)) if isinstance(value, list) else value}"
+                for name, value in values.items()
+            ),
+        ]
     )
 
 

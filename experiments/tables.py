@@ -39,6 +39,7 @@ BRACKET = ("shuffled", "clock", "wvm", "oracle")  # values from none to all ther
 JUDGED = ("awr", "filtered_bc_percentile", "cfg")  # methods that are to beat bc
 EQUIVALENT = 0.05  # difference that counts as none
 FEW = 5  # training seeds below which intervals over them are too narrow (`wvm_rl.stats`)
+BESIDE = ["difference of IQM", "tasks", "estimate", "other initial states", "of means", "chance to beat it"]
 Table = tuple[str, list[str], list[list[str]]]  # title, header, rows
 
 
@@ -112,15 +113,32 @@ def leading(methods: dict[str, dict[str, np.ndarray]], values: str) -> list[Tabl
     if len(whole) < 3:  # bc and one other: `compared` has them
         return []
     best = max(whole, key=lambda name: iqm(list(whole[name].values()))[0])
-    lines = []
-    for name, cell in methods.items():
-        tasks, (ours, theirs) = paired(whole[best], cell)
-        if name != best and tasks:
-            estimates = iqm_difference(ours, theirs), iqm_difference(ours, theirs, states=True)
-            differences = *estimates, mean_difference(ours, theirs), improvement(ours, theirs)
-            lines.append([f"{best} minus {name}", str(len(tasks)), *map(shown, differences)])
-    header = ["difference of IQM", "tasks", "estimate", "other initial states", "of means", "chance to beat it"]
-    return [(f"The best method, {values}", header, lines)]
+    lines = [
+        [f"{best} minus {name}", *line]
+        for name, cell in methods.items()
+        if name != best and (line := beside(whole[best], cell))
+    ]
+    return [(f"The best method, {values}", BESIDE, lines)]
+
+
+def variants(study: Study, agent: str, source: str) -> list[Table]:
+    """A method with other settings, its own or of how advantages are made of these values, beside the plain one."""
+    plain, lines = study.cell(agent, source), []
+    for name in dict.fromkeys(study.rows["agent"]):
+        for value in study.values(name) if name.split()[0] == agent else ():
+            other = value.startswith(source) and (name, value) != (agent, source)
+            if other and (line := beside(study.cell(name, value), plain)):
+                lines.append([f"{name}, {value}", *line])
+    return [(f"{agent} with other settings, minus the plain one, {_of(source)}", BESIDE, lines)] if lines else []
+
+
+def beside(ours: dict[str, np.ndarray], theirs: dict[str, np.ndarray]) -> list[str]:
+    """How far two cells are apart on the tasks that both have, as the columns of `BESIDE`; empty if there is none."""
+    tasks, (one, two) = paired(ours, theirs)
+    if not tasks:
+        return []
+    estimates = iqm_difference(one, two), iqm_difference(one, two, states=True), mean_difference(one, two)
+    return [str(len(tasks)), *map(shown, (*estimates, improvement(one, two)))]
 
 
 def _of(value: str) -> str:
@@ -197,6 +215,8 @@ def tables(study: Study) -> list[Table]:
     }
     if others:
         found += compared("Other values and advantages", study, base | others, "bc")
+        for agent in agents:
+            found += [table for source in study.sources for table in variants(study, agent, source)]
     kinds = list(BASE)
     for kind in dict.fromkeys(zip(*(study.rows[name] for name in kinds))):
         where = dict(zip(kinds, kind))
@@ -237,7 +257,7 @@ def caption(study: Study) -> str:
     critics = sorted(set(rows.loc[rows["value"].str.split().str[0] == "wvm", "critic"]))
     text += f", values of critic {', '.join(critics)}" if critics else ""
     text += f", of runs at {', '.join(sorted(set(rows['commit'])))}."
-    few = f" Intervals over fewer than {FEW} training seeds are too narrow (`wvm_rl/stats.py` says how much)."
+    few = f" Intervals over fewer than {FEW} training seeds are too narrow (`experiments/README.md` says how much)."
     return text + (few if seeds[0] < FEW else "")
 
 

@@ -115,7 +115,7 @@ def study_of(tmp_path, rates):
 
 def test_tables_are_made_from_rollouts_alone(tmp_path, capsys, monkeypatch):
     rates = {("bc", "none"): 0.4, ("awr", "wvm"): 0.95, ("awr", "oracle"): 0.95, ("awr", "shuffled"): 0.4}
-    rates |= {("rcp", "wvm"): 0.9, ("awr", "noisy 0.1"): 0.6}
+    rates |= {("rcp", "wvm"): 0.9, ("awr", "noisy 0.1"): 0.6, ("rcp", "wvm K=40"): 0.9, ("rcp bins=5", "wvm K=40"): 0.4}
     rates |= {("awr", "file path=a"): 0.9, ("rcp", "file path=a"): 0.9, ("awr", "iql"): 0.9, ("awr tau=5", "iql"): 0.9}
     path = study_of(tmp_path, rates)
     rows = pd.read_parquet(path)
@@ -139,10 +139,14 @@ def test_tables_are_made_from_rollouts_alone(tmp_path, capsys, monkeypatch):
     assert "## Value sources, awr: minus bc, task by task" in text
     best = text.split("## The best method, values of the critic")[1].split("##")[0]
     assert best.count("| awr minus ") == 2 and "| awr minus rcp | 2 | 0.0" in best
+    sharper = text.split("## rcp with other settings, minus the plain one, values of the critic")[1].split("##")[0]
+    assert sharper.count("| rcp") == 2 and "| rcp bins=5, wvm K=40 | 2 | -0." in sharper
     assert "## Other values and advantages" in text and "| awr, noisy 0.1 |" in text
     assert "## suboptimal, 100 episodes, from state, 6000 updates: minus bc, task by task" in text
     assert r"awr, wvm minus bc & 2" in (tmp_path / "study.tex").read_text()
-    told = "960 rollouts, 4 training seeds of each cell, values of critic tiny, of runs at c0ffee. Intervals over fewer"
+    told = (
+        "1120 rollouts, 4 training seeds of each cell, values of critic tiny, of runs at c0ffee. Intervals over fewer"
+    )
     assert told in capsys.readouterr().out
     found = tables.Study(path).cell("awr", "wvm")
     assert {task: grid.shape for task, grid in found.items()} == {"lift": (4, 10), "can": (4, 10)}
