@@ -25,7 +25,7 @@ from wvm_rl.errors import InputError
 from wvm_rl.model.codec import GROUP
 from wvm_rl.model.critic import Critic
 from wvm_rl.model.critic_folder import folder_of
-from wvm_rl.model.presets import CHUNK, WvmConfig
+from wvm_rl.model.presets import CHUNK, ModelConfig
 from wvm_rl.model.training import FitConfig, Training
 from wvm_rl.model.wvm import LossConfig, WorldValueModel
 from wvm_rl.provenance import provenance
@@ -69,7 +69,7 @@ def labelling(critic: Critic, config: BenchmarkConfig) -> dict[str, Callable[[],
     return {"labelling": label, "encoding": encode}
 
 
-def updates(preset: WvmConfig, config: BenchmarkConfig) -> dict[str, Callable[[], Any]]:
+def updates(preset: ModelConfig, config: BenchmarkConfig) -> dict[str, Callable[[], Any]]:
     """One update of a model of these sizes: layers scanned; unrolled; unrolled, with eight draws of noise a window."""
     calls: dict[str, Callable[[], Any]] = {}
     seen = ("current", "future", *(("first",) if preset.first_frame else ()))

@@ -12,7 +12,7 @@ from wvm_rl.model.presets import TinyConfig
 from wvm_rl.model.settings import Corpus, StagesConfig
 from wvm_rl.model.text import ByteTextConfig
 from wvm_rl.model.training import FitConfig
-from wvm_rl.model.value_dit import ValueConfig
+from wvm_rl.model.value_dit import ValueStreamConfig
 from wvm_rl.model.wan.transformer import TransformerConfig
 from wvm_rl.model.wan.vae import VaeConfig
 from wvm_rl.model.wvm import LossConfig, WorldValueModel
@@ -55,7 +55,7 @@ def preset(size: int = 16) -> TinyConfig:
             text_dim=8,
             freq_dim=16,
         ),
-        value=ValueConfig(width=16, cross_heads=2, cross_head_dim=8, ffn_dim=32),
+        value=ValueStreamConfig(width=16, cross_heads=2, cross_head_dim=8, ffn_dim=32),
         text=ByteTextConfig(max_bytes=16, width=8, tokens=2),
     )
 

@@ -15,7 +15,7 @@ from wvm_rl.data.episodes import Dataset, Episode
 from wvm_rl.data.windows import NO_TEXT, Film, progress
 from wvm_rl.errors import InputError
 from wvm_rl.model.codec import fit_size
-from wvm_rl.model.presets import WvmConfig
+from wvm_rl.model.presets import ModelConfig
 from wvm_rl.model.settings import Corpus
 
 
@@ -27,7 +27,7 @@ class Footage(Protocol):
 
     root: str | None
 
-    def announced(self, preset: WvmConfig) -> list[str]:
+    def announced(self, preset: ModelConfig) -> list[str]:
         """Instructions that the films will come with.
 
         Raises:
@@ -35,7 +35,7 @@ class Footage(Protocol):
         """
         ...
 
-    def films(self, preset: WvmConfig) -> Corpus:
+    def films(self, preset: ModelConfig) -> Corpus:
         """The films, made if need be."""
         ...
 
@@ -96,10 +96,10 @@ class ScriptedFilms:
             for task in self.tasks
         ]
 
-    def announced(self, preset: WvmConfig) -> list[str]:
+    def announced(self, preset: ModelConfig) -> list[str]:
         return [plan.env.instruction if self.text else NO_TEXT for plan in self.plans(preset.fps, preset.size)]
 
-    def films(self, preset: WvmConfig) -> Corpus:
+    def films(self, preset: ModelConfig) -> Corpus:
         plans = self.plans(preset.fps, preset.size)
         datasets = [Dataset(collect(plan)) for plan in plans]
         return corpus(datasets, plans[0].cameras, preset.fps, preset.size, self.held_out, self.text)
@@ -131,7 +131,7 @@ class FileFilms:
     def datasets(self) -> list[Dataset]:
         return [Dataset(Path(path).expanduser()) for path in self.paths]
 
-    def announced(self, preset: WvmConfig) -> list[str]:
+    def announced(self, preset: ModelConfig) -> list[str]:
         """See `Footage`; looks at every episode to learn from, but at no picture."""
         told: dict[str, None] = {}
         for dataset in self.datasets:
@@ -159,7 +159,7 @@ class FileFilms:
                 )
         return list(told)
 
-    def films(self, preset: WvmConfig) -> Corpus:
+    def films(self, preset: ModelConfig) -> Corpus:
         films = corpus(self.datasets, self.cameras, preset.fps, preset.size, self.held_out, self.text)
         shown = f"{films.fingerprint} {self.cameras}"  # a file may have others, too
         return replace(films, fingerprint=hashlib.sha256(shown.encode()).hexdigest())

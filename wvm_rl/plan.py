@@ -25,7 +25,7 @@ from wvm_rl.errors import InputError
 from wvm_rl.model import lora
 from wvm_rl.model.codec import GROUP, Codec, LatentStatistics
 from wvm_rl.model.inference import SEGMENT, Inference, Overlap
-from wvm_rl.model.presets import CHUNK, PRESETS, WvmConfig
+from wvm_rl.model.presets import CHUNK, PRESETS, ModelConfig
 from wvm_rl.model.training import FitConfig, Training
 from wvm_rl.model.wvm import LossConfig, WorldValueModel
 from wvm_rl.sharding import MeshConfig
@@ -70,7 +70,7 @@ def plan(config: PlanConfig) -> Plan:
     Raises:
         InputError: a mesh that does not divide the model or the batch, or has more devices than there are.
     """
-    preset: WvmConfig = config.wvm
+    preset: ModelConfig = config.wvm
     if config.mode == "inference" and preset.transformer.lora_rank:
         raise InputError("a released critic has no low-rank updates: leave wvm.transformer.lora_rank=0")
     stored = WorldValueModel(preset).stored

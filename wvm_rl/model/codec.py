@@ -8,7 +8,7 @@ import numpy as np
 
 from wvm_rl.errors import InputError
 from wvm_rl.model.layers import Array
-from wvm_rl.model.presets import WvmConfig
+from wvm_rl.model.presets import ModelConfig
 from wvm_rl.model.wan.vae import Vae
 from wvm_rl.model.weights import Params, graph_of
 
@@ -33,7 +33,7 @@ class LatentStatistics:
 class Codec:
     """Pure functions over the VAE's graph."""
 
-    def __init__(self, config: WvmConfig):
+    def __init__(self, config: ModelConfig):
         self.config = config
         self.graph = graph_of(Vae, config.vae)
 

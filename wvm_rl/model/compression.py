@@ -18,7 +18,7 @@ from wvm_rl.data.windows import Windows
 from wvm_rl.errors import InputError
 from wvm_rl.model.codec import to_unit
 from wvm_rl.model.layers import Array, Linear
-from wvm_rl.model.presets import CHUNK, WvmConfig
+from wvm_rl.model.presets import CHUNK, ModelConfig
 from wvm_rl.model.training import Batch
 from wvm_rl.model.wan.vae import Conv2d, Vae
 from wvm_rl.model.weights import Params, graph_of
@@ -65,7 +65,7 @@ class ProgressHead(nnx.Module):
 class Compressor(nnx.Module):
     """The VAE and the head that is dropped after training."""
 
-    def __init__(self, config: WvmConfig, instructions: int, *, rngs: nnx.Rngs):
+    def __init__(self, config: ModelConfig, instructions: int, *, rngs: nnx.Rngs):
         self.vae = Vae(config.vae, rngs=rngs)
         self.progress = ProgressHead(config.latent, instructions, rngs=rngs)
 
@@ -73,7 +73,7 @@ class Compressor(nnx.Module):
 class Compression:
     """Pure functions over the graph of `Compressor`."""
 
-    def __init__(self, model: WvmConfig, instructions: int, config: CompressionConfig):
+    def __init__(self, model: ModelConfig, instructions: int, config: CompressionConfig):
         self.config = config
         self.graph = graph_of(Compressor, model, instructions)
 

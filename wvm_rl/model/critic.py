@@ -20,7 +20,7 @@ from wvm_rl.model.codec import Codec, LatentStatistics
 from wvm_rl.model.config import read
 from wvm_rl.model.critic_folder import check_vacant
 from wvm_rl.model.inference import Inference
-from wvm_rl.model.presets import PRESETS, WvmConfig
+from wvm_rl.model.presets import PRESETS, ModelConfig
 from wvm_rl.model.reading import Reading
 from wvm_rl.model.text import Umt5TextConfig, default_cache
 from wvm_rl.model.wvm import WorldValueModel
@@ -36,7 +36,7 @@ class CriticConfig:
     preset: str  # whose sizes `model` has
     camera: str  # camera of the frames it was trained on
     instructions: list[str]  # that it was trained on
-    model: WvmConfig
+    model: ModelConfig
     latents: LatentStatistics
     reading: Reading = field(default_factory=Reading)
     text_origin: str = ""  # what computed the embeddings of text that it learned with, where they are not its own

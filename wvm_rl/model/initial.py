@@ -14,7 +14,7 @@ from wvm_rl.model.codec import LatentStatistics
 from wvm_rl.model.critic import Critic
 from wvm_rl.model.critic_folder import folder_of
 from wvm_rl.model.layers import Array
-from wvm_rl.model.presets import WvmConfig
+from wvm_rl.model.presets import ModelConfig
 from wvm_rl.model.wan import load
 from wvm_rl.model.weights import Params, Target
 from wvm_rl.model.wvm import WorldValueModel
@@ -44,7 +44,7 @@ class PretrainedConfig:
         """Whether VAE and video stream have learned already."""
         return self.critic is not None or self.path is not None
 
-    def described(self, config: WvmConfig) -> str:
+    def described(self, config: ModelConfig) -> str:
         """The start of a model in words, for its card."""
         if self.critic is not None:
             head = "" if self._same_head(config) else " but for the value head, which was drawn at random"
@@ -57,7 +57,7 @@ class PretrainedConfig:
         value = "drawn at random" if self.value == "random" else "interpolated from it"
         return f"video stream of {Path(self.path).expanduser().resolve().name}{updates}; value stream {value}"
 
-    def fingerprint(self, config: WvmConfig) -> dict[str, str]:
+    def fingerprint(self, config: ModelConfig) -> dict[str, str]:
         """What tells two starts apart.
 
         Raises:
@@ -86,7 +86,7 @@ class PretrainedConfig:
         parts = {part: load.fingerprint(load.folder_of(self.path, part)) for part in ("transformer", "vae")}
         return parts | {"value": self.value}
 
-    def sees_alike(self, config: WvmConfig) -> bool:
+    def sees_alike(self, config: ModelConfig) -> bool:
         """Whether the critic that is started from, if any, was shown an episode's first frame just as this one is."""
         return self.critic is None or self._critic.config.model.first_frame == config.first_frame
 
@@ -133,7 +133,7 @@ class PretrainedConfig:
                     given[name] = resize(given[VIDEO + name.removeprefix(VALUE)])
         return given | model.graph.init(seed, target, model.graph.shapes.keys() - given.keys())
 
-    def _same_head(self, config: WvmConfig) -> bool:
+    def _same_head(self, config: ModelConfig) -> bool:
         return self._critic.config.model.value.head == config.value.head
 
     @cached_property

@@ -6,7 +6,7 @@ from typing import Any
 
 from wvm_rl.errors import InputError
 from wvm_rl.model.text import ByteTextConfig, Umt5TextConfig
-from wvm_rl.model.value_dit import ValueConfig
+from wvm_rl.model.value_dit import ValueStreamConfig
 from wvm_rl.model.wan.transformer import TransformerConfig
 from wvm_rl.model.wan.vae import VaeConfig
 
@@ -14,7 +14,7 @@ CHUNK = 4  # h: frames of a value chunk, and the VAE's temporal factor
 
 
 @dataclass
-class WvmConfig:
+class ModelConfig:
     """Sizes of a World Value Model and its VAE."""
 
     size: int = 256  # pixels, height and width (open in the paper)
@@ -22,7 +22,7 @@ class WvmConfig:
     first_frame: bool = False  # the episode's first frame is seen beside every window (not in the paper)
     vae: VaeConfig = field(default_factory=VaeConfig)
     transformer: TransformerConfig = field(default_factory=TransformerConfig)
-    value: ValueConfig = field(default_factory=ValueConfig)
+    value: ValueStreamConfig = field(default_factory=ValueStreamConfig)
     text: Any = None  # a `wvm_rl.model.text.TextConfig`, of a type that each preset names
 
     def __post_init__(self) -> None:
@@ -59,7 +59,7 @@ class WvmConfig:
 
 
 @dataclass
-class TinyConfig(WvmConfig):
+class TinyConfig(ModelConfig):
     """96x96 frames, 5 M parameters: trains and labels on two CPU cores."""
 
     size: int = 96
@@ -88,14 +88,14 @@ class TinyConfig(WvmConfig):
             unroll=True,  # trains 1.5 times as fast on two cores
         )
     )
-    value: ValueConfig = field(
-        default_factory=lambda: ValueConfig(width=96, cross_heads=2, cross_head_dim=48, ffn_dim=384)
+    value: ValueStreamConfig = field(
+        default_factory=lambda: ValueStreamConfig(width=96, cross_heads=2, cross_head_dim=48, ffn_dim=384)
     )
     text: ByteTextConfig = field(default_factory=ByteTextConfig)
 
 
 @dataclass
-class Wan22Ti2v5bConfig(WvmConfig):
+class Wan22Ti2v5bConfig(ModelConfig):
     """The paper's model: Wan2.2-TI2V-5B and a value stream of 0.7 B; needs GPUs, see docs/wan.md."""
 
     transformer: TransformerConfig = field(
@@ -104,4 +104,4 @@ class Wan22Ti2v5bConfig(WvmConfig):
     text: Umt5TextConfig = field(default_factory=Umt5TextConfig)
 
 
-PRESETS: dict[str, type[WvmConfig]] = {"tiny": TinyConfig, "wan2.2-ti2v-5b": Wan22Ti2v5bConfig}
+PRESETS: dict[str, type[ModelConfig]] = {"tiny": TinyConfig, "wan2.2-ti2v-5b": Wan22Ti2v5bConfig}

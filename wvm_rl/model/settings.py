@@ -14,7 +14,7 @@ from wvm_rl.errors import InputError
 from wvm_rl.model.compression import CompressionConfig
 from wvm_rl.model.initial import PretrainedConfig
 from wvm_rl.model.pool import CHUNK_WINDOWS
-from wvm_rl.model.presets import WvmConfig
+from wvm_rl.model.presets import ModelConfig
 from wvm_rl.model.reading import Reading, mixed
 from wvm_rl.model.training import FitConfig
 from wvm_rl.model.wvm import LossConfig, WorldValueModel
@@ -108,7 +108,7 @@ def shaping(
     config: StagesConfig, films: Corpus, text: np.ndarray, pretrained: dict[str, str]
 ) -> dict[str, dict[str, Any]]:
     """Of the stages vae, pool, video and wvm: all that shapes the result, and nothing else."""
-    preset: WvmConfig = config.wvm
+    preset: ModelConfig = config.wvm
     vae = {
         "law": LAW["vae"],
         "films": films.fingerprint,

@@ -14,7 +14,7 @@ from wvm_rl.model.wan.transformer import BlockSize, Conditioner, Head, KeyValue,
 
 
 @dataclass
-class ValueConfig:
+class ValueStreamConfig:
     """Sizes of the value stream; depth and joint self-attention are the video stream's."""
 
     width: int = 512
@@ -38,7 +38,7 @@ class ValueTransformer(nnx.Module):
     place tells the tokens of a chunk apart, as they all start from the same noise (0) at inference.
     """
 
-    def __init__(self, config: ValueConfig, video: TransformerConfig, chunk: int, *, rngs: nnx.Rngs):
+    def __init__(self, config: ValueStreamConfig, video: TransformerConfig, chunk: int, *, rngs: nnx.Rngs):
         dtype, width = jnp.dtype(video.compute_dtype), config.width
         self.embedding = Linear(1, width, rngs=rngs)
         self.place = nnx.Param(jax.random.normal(rngs.params(), (chunk, width)) * 0.5)

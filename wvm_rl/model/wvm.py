@@ -28,7 +28,7 @@ from wvm_rl.errors import InputError
 from wvm_rl.model import flow
 from wvm_rl.model.heads import HEADS, Network, ValueHead
 from wvm_rl.model.layers import Array
-from wvm_rl.model.presets import CHUNK, WvmConfig
+from wvm_rl.model.presets import CHUNK, ModelConfig
 from wvm_rl.model.value_dit import ValueTransformer
 from wvm_rl.model.wan import rope
 from wvm_rl.model.wan.transformer import KeyValue, WanTransformer
@@ -40,7 +40,7 @@ FIRST, CURRENT, FUTURE = -1.0, 0.0, 1.0  # temporal positions of the latents; on
 class Streams(nnx.Module):
     """Video stream, value stream and instruction encoder."""
 
-    def __init__(self, config: WvmConfig, *, rngs: nnx.Rngs):
+    def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
         self.video = WanTransformer(config.transformer, rngs=rngs)
         self.value = ValueTransformer(config.value, config.transformer, CHUNK, rngs=rngs)
         self.text = config.text.encoder(config.transformer.text_dim, rngs=rngs)
@@ -109,7 +109,7 @@ class LossConfig:
 class WorldValueModel:
     """Pure functions of (params, inputs) over the streams' graph, ready for `jax.jit`."""
 
-    def __init__(self, config: WvmConfig):
+    def __init__(self, config: ModelConfig):
         self.config = config
         self.graph = graph_of(Streams, config)
         self.head: ValueHead = HEADS[config.value.head]()
