@@ -148,9 +148,9 @@ def named(choices: dict[str, str], value: dict[str, Any], critic: str = DEFAULT)
 
 
 def _elsewhere(key: str) -> bool:
-    """Whether a setting changes no score, or has a place of its own."""
+    """Whether a setting changes no score."""
     group, _, name = key.partition(".")
-    return name in ELSEWHERE.get(group, ())
+    return name in ELSEWHERE.get(group, ()) and name != "rollouts"
 
 
 def _own(group: str, choice: str, given: dict[str, Any], told: Iterable[str] = ()) -> list[str]:

@@ -12,7 +12,6 @@ far is a row of `experiments/results/study.parquet`; at the end `experiments.tab
 and figures of it. Other numbers of `seeds` or `rollouts` are another study, with rows of its own.
 """
 
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cache
@@ -166,9 +165,8 @@ def main(config: StudyConfig) -> None:
     for part in sweeps(config):
         try:
             sweep.main(part, after=lambda: gathered(config))
-        except InputError as error:
+        except sweep.RefusedError as error:  # by its programs; what else is wrong would be so for the next part, too
             refused.append(error)
-            print(f"refused, the other parts go on: {error}", file=sys.stderr, flush=True)
     table = gathered(config)
     path = result(config)
     print("no run is finished" if table is None else f"{len(table)} rollouts in {path}")

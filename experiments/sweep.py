@@ -130,6 +130,10 @@ def _values(value: ValueConfig) -> str:
     return repr((type(value).__name__, value.shaping()))
 
 
+class RefusedError(InputError):
+    """Programs of a sweep that did not run."""
+
+
 def show(programs: list[list[Cell]]) -> None:
     """Prints which cells share a program and what remains."""
     table = Table(title="programs and their cells")
@@ -155,7 +159,7 @@ def main(config: SweepConfig, after: Callable[[], None] | None = None) -> None:
     A cell that another process runs is waited for, and not run again if it has finished by then.
 
     Raises:
-        InputError: what stopped the first program that was refused, after the others have run.
+        RefusedError: what stopped the first program that was refused, after the others have run.
     """
     programs = planned(config)
     show(programs)
@@ -186,7 +190,7 @@ def main(config: SweepConfig, after: Callable[[], None] | None = None) -> None:
         if after:
             after()
     if refused:
-        raise InputError(f"{len(refused)} of {len(programs)} programs did not run; the first: {refused[0]}")
+        raise RefusedError(f"{len(refused)} of {len(programs)} programs did not run; the first: {refused[0]}")
 
 
 if __name__ == "__main__":

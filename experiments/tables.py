@@ -9,9 +9,10 @@ are alike. Rates of one task, and differences, have intervals for other initial 
 it is the interquartile mean of all runs, after Agarwal et al., whose differences are paired by task and training seed;
 resampled are runs: intervals for these initial states. Bars have the wider ones beside them. The mean leaves out the
 quarter of best and of worst runs, which are whole tasks where these differ in difficulty; so the mean of all stands
-beside it. No interval is printed of one training seed, or where all runs agree.
+beside it. Where all runs agree, or one training seed tells of no other, no pooled interval is printed.
 """
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,7 +39,8 @@ from wvm_rl.stats import (
 BRACKET = ("shuffled", "clock", "wvm", "oracle")  # values from none to all there is to know
 JUDGED = ("awr", "filtered_bc_percentile", "cfg")  # methods that are to beat bc
 EQUIVALENT = 0.05  # difference that counts as none
-FEW = 5  # training seeds below which intervals over them are too narrow (`wvm_rl.stats`)
+FEW = 5  # training seeds below which intervals over them are too narrow (`experiments.coverage`)
+SHAPING = re.compile(r" (K=|rank|lower|\d+ draws)")  # how advantages are made of values, in a cell's name
 BESIDE = ["difference of IQM", "tasks", "estimate", "other initial states", "of means", "chance to beat it"]
 Table = tuple[str, list[str], list[list[str]]]  # title, header, rows
 
@@ -126,8 +128,8 @@ def variants(study: Study, agent: str, source: str) -> list[Table]:
     plain, lines = study.cell(agent, source), []
     for name in dict.fromkeys(study.rows["agent"]):
         for value in study.values(name) if name.split()[0] == agent else ():
-            other = value.startswith(source) and (name, value) != (agent, source)
-            if other and (line := beside(study.cell(name, value), plain)):
+            same = value == source or SHAPING.match(value.removeprefix(source))
+            if same and (name, value) != (agent, source) and (line := beside(study.cell(name, value), plain)):
                 lines.append([f"{name}, {value}", *line])
     return [(f"{agent} with other settings, minus the plain one, {_of(source)}", BESIDE, lines)] if lines else []
 
@@ -215,8 +217,8 @@ def tables(study: Study) -> list[Table]:
     }
     if others:
         found += compared("Other values and advantages", study, base | others, "bc")
-        for agent in agents:
-            found += [table for source in study.sources for table in variants(study, agent, source)]
+    for agent in agents:
+        found += [table for source in study.sources for table in variants(study, agent, source)]
     kinds = list(BASE)
     for kind in dict.fromkeys(zip(*(study.rows[name] for name in kinds))):
         where = dict(zip(kinds, kind))

@@ -144,7 +144,7 @@ def test_what_moves_other_parts_does_not_matter(file):
 def test_actions_of_another_size_are_refused(file):
     with h5py.File(file, "r+") as opened:
         opened["data/demo_1/actions"][4, -1] = 0.5
-    with pytest.raises(InputError, match="demo_1 has gripper actions between -1, open, and 1, close"):
+    with pytest.raises(InputError, match="demo_1 has gripper actions between -1, open, and 1, close: replace each"):
         given(file)
     with h5py.File(file, "r+") as opened:
         opened["data/demo_1/actions"][3, 2] = 1.5

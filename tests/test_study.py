@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from agents import AGENTS
-from experiments import plot, study, tables
+from experiments import plot, study, sweep, tables
 from experiments.gather import gather, named, rows
 from experiments.study import PARTS, StudyConfig, sweeps
 from tests.test_train import job
@@ -77,6 +77,10 @@ def test_own_runs_have_tables_and_figures(finished, tmp_path, capsys):
     assert (tmp_path / "study.tex").exists()
     plot.main(plot.PlotConfig(study=str(tmp_path / "study.parquet")))
     assert (tmp_path / "study-figures" / "noise.png").exists()
+    copied("more", "bc", "rollouts: 2", "rollouts: 3")
+    with pytest.raises(InputError, match=r"more.* differ in evaluation\.rollouts: move one away"):
+        tables.main(tables.TablesConfig(runs=str(tmp_path)))
+    shutil.rmtree(tmp_path / "more")
     shutil.copytree(finished / "shuffled", tmp_path / "twin")
     with pytest.raises(InputError, match=r"shuffled and .*twin differ in nothing: move one away"):
         tables.main(tables.TablesConfig(runs=str(tmp_path)))
@@ -140,7 +144,11 @@ def test_tables_are_made_from_rollouts_alone(tmp_path, capsys, monkeypatch):
     best = text.split("## The best method, values of the critic")[1].split("##")[0]
     assert best.count("| awr minus ") == 2 and "| awr minus rcp | 2 | 0.0" in best
     sharper = text.split("## rcp with other settings, minus the plain one, values of the critic")[1].split("##")[0]
-    assert sharper.count("| rcp") == 2 and "| rcp bins=5, wvm K=40 | 2 | -0." in sharper
+    assert (
+        sharper.count("| rcp") == 2
+        and "awr with other settings" not in text
+        and "| rcp bins=5, wvm K=40 | 2 | -0." in sharper
+    )
     assert "## Other values and advantages" in text and "| awr, noisy 0.1 |" in text
     assert "## suboptimal, 100 episodes, from state, 6000 updates: minus bc, task by task" in text
     assert r"awr, wvm minus bc & 2" in (tmp_path / "study.tex").read_text()
@@ -211,6 +219,20 @@ def test_a_cell_of_fewer_tasks_is_compared_on_those(tmp_path):
     )
     assert lines[1][1] == "" and lines[1][3] == "1" and lines[1][4].startswith("0.") and lines[1][5].startswith("0.")
     assert apart == [["oracle", "", apart[0][2]]] and apart[0][2].startswith("0.")
+
+
+def test_other_parts_go_on_after_a_refused_program(monkeypatch):
+    ran = []
+
+    def refused(part, after):
+        ran.append(part.envs)
+        raise sweep.RefusedError(f"number {len(ran)}")
+
+    monkeypatch.setattr(sweep, "main", refused)
+    monkeypatch.setattr(study, "gathered", lambda config: None)
+    with pytest.raises(InputError, match="number 1"):
+        study.main(StudyConfig(parts=["oracle", "limits"]))
+    assert ran == [["lift", "can"], ["cereal"]]
 
 
 def test_rows_are_those_of_all_parts_and_tables_and_figures_follow(

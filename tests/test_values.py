@@ -267,6 +267,22 @@ def test_an_episode_shorter_than_a_clip_is_refused(tmp_path):
     assert len(label(just, Wvm(critic), progress=False)[0]) == 85
 
 
+def test_only_draws_deviate(tmp_path):
+    """Without, a critic's deviations are those of windows that overlap."""
+    data = dataset(tmp_path / "d.hdf5", [episode(0, 60)])
+
+    class Deviating(Brightness):
+        def values(self, clips):
+            for frames, _ in clips:
+                yield frames[:, 0, 0, 0] / 255, np.ones(len(frames))
+
+        def inference(self, draws):
+            return self
+
+    for draws, deviates in ((0, False), (1, False), (2, True)):
+        assert (next(Wvm(Deviating(), draws).values(data)).std is not None) == deviates
+
+
 def test_a_missing_critic_is_said(tmp_path):
     with pytest.raises(InputError, match="absent"):
         WvmConfig(critic=str(tmp_path / "absent")).source()

@@ -122,7 +122,7 @@ def _check_actions(name: str, episode: Episode, env: TaskConfig) -> None:
             f"{name} has actions of {width} numbers up to {largest:.3g}, policies here act by {ACTIONS} in [-1, 1]: "
             "changes of the hand's pose, and the gripper's: convert them first"
         )
-    if not (np.abs(episode.actions[:, -1]) == 1).all():
-        raise InputError(f"{name} has gripper actions between -1, open, and 1, close; policies here know no others")
+    if (np.abs(episode.actions[:, -1]) < 1 - 1e-5).any():
+        raise InputError(f"{name} has gripper actions between -1, open, and 1, close: replace each by its sign")
     if episode.model_file and PANDA_HAND not in episode.model_file:
         raise InputError(f"{name} has a {env.robot} with another hand than the Panda's, which all arms have here")
