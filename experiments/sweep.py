@@ -130,6 +130,11 @@ def _values(value: ValueConfig) -> str:
     return repr((type(value).__name__, value.shaping()))
 
 
+def _short(commit: str) -> str:
+    """A commit's first digits, with a plus if there was code that it lacks."""
+    return commit[:9] + "+" * commit.endswith("+")
+
+
 class RefusedError(InputError):
     """Programs of a sweep that did not run."""
 
@@ -142,8 +147,7 @@ def show(programs: list[list[Cell]]) -> None:
     for number, cells in enumerate(programs):
         for cell in cells:
             seeds, rollouts = cell.config.seeds, cell.config.evaluation.rollouts
-            commit = finished_at(cell.folder)  # ends with a plus if code was not committed
-            state = f"finished at {commit[:9]}{'+' * commit.endswith('+')}" if cell.finished else "to run"
+            state = f"finished at {_short(finished_at(cell.folder))}" if cell.finished else "to run"
             table.add_row(str(number), cell.name, str(seeds), str(seeds * rollouts), state)
         table.add_section()
     Console(soft_wrap=True).print(table)
