@@ -78,7 +78,7 @@ def test_own_runs_have_tables_and_figures(finished, tmp_path, capsys):
     plot.main(plot.PlotConfig(study=str(tmp_path / "study.parquet")))
     assert (tmp_path / "study-figures" / "noise.png").exists()
     copied("more", "bc", "rollouts: 2", "rollouts: 3")
-    with pytest.raises(InputError, match=r"more.* differ in evaluation\.rollouts: move one away"):
+    with pytest.raises(InputError, match=r"more differ in evaluation\.rollouts, .*: move one away"):
         tables.main(tables.TablesConfig(runs=str(tmp_path)))
     shutil.rmtree(tmp_path / "more")
     shutil.copytree(finished / "shuffled", tmp_path / "twin")
