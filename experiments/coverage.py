@@ -42,10 +42,6 @@ class CoverageConfig:
                 raise InputError(f"{name}={getattr(self, name)} must be a standard deviation between 0 and 1")
 
 
-def effects(rng: np.random.Generator, spread: float, count: int) -> np.ndarray:
-    return spread * rng.normal(size=count)
-
-
 def successes(rng: np.random.Generator, mean: float, runs: np.ndarray, states: np.ndarray) -> np.ndarray:
     """Rollouts [S,I] of training seeds from initial states that shift the mean rate so much."""
     rates = np.clip(mean + runs[:, None] + states, 0, 1)
@@ -58,23 +54,26 @@ def held(config: CoverageConfig, seeds: int, bar: tqdm) -> dict[str, float]:
     hits: dict[str, list[bool]] = {"iqm": [], "iqm difference": [], "rate": [], "rate difference": []}
 
     def runs(count: int) -> np.ndarray:
-        return effects(rng, config.runs, count)
+        return config.runs * rng.normal(size=count)
+
+    def states(count: int) -> np.ndarray:
+        return config.states * rng.normal(size=count)
 
     def hit(name: str, interval: Any, truth: float) -> None:
         hits[name].append(bool(interval[-2] <= truth <= interval[-1]))
 
     middle = float(TASKS[len(TASKS) // 2])
-    rate = successes(rng, middle, runs(TRUTH), effects(rng, config.states, TRUTH)).mean()
+    rate = successes(rng, middle, runs(TRUTH), states(TRUTH)).mean()
     for _ in range(config.repeats):
-        states = [effects(rng, config.states, config.rollouts) for _ in TASKS]
+        shared = [states(config.rollouts) for _ in TASKS]
 
-        def method(count: int, states: list[np.ndarray] = states) -> list[np.ndarray]:
-            return [successes(rng, mean, runs(count), each) for mean, each in zip(TASKS, states)]
+        def method(count: int, shared: list[np.ndarray] = shared) -> list[np.ndarray]:
+            return [successes(rng, mean, runs(count), each) for mean, each in zip(TASKS, shared)]
 
         ours, theirs = method(seeds), method(seeds)
         hit("iqm", iqm(ours), trim_mean(np.concatenate([grid.mean(1) for grid in method(TRUTH)]), 0.25))
         hit("iqm difference", iqm_difference(ours, theirs), 0.0)
-        single = [successes(rng, middle, runs(seeds), states[0]) for _ in range(2)]
+        single = [successes(rng, middle, runs(seeds), shared[0]) for _ in range(2)]
         hit("rate", success_interval(single[0]), rate)
         hit("rate difference", crossed_mean(single[0] - single[1]), 0.0)
         bar.update()

@@ -37,6 +37,10 @@ from wvm_rl.train import Job, pipeline
 from wvm_rl.values.base import ValueConfig
 
 
+class RefusedError(InputError):
+    """Programs of a sweep that did not run."""
+
+
 @dataclass
 class SweepConfig:
     """Which cells, and how many policies go together."""
@@ -133,10 +137,6 @@ def _values(value: ValueConfig) -> str:
 def _short(commit: str) -> str:
     """A commit's first digits, with a plus if there was code that it lacks."""
     return commit[:9] + "+" * commit.endswith("+")
-
-
-class RefusedError(InputError):
-    """Programs of a sweep that did not run."""
 
 
 def show(programs: list[list[Cell]]) -> None:

@@ -7,8 +7,8 @@ Reads `experiments/results/study.parquet`, writes `study.md` and `study.tex`, na
 successes within the time budget, if not said otherwise. Cells are compared where all settings but method and values
 are alike. Rates of one task, and differences, have intervals for other initial states, too (`wvm_rl.stats`). Over tasks
 it is the interquartile mean of all runs, after Agarwal et al., whose differences are paired by task and training seed;
-resampled are runs: intervals for these initial states. Bars have the wider ones beside them. The mean leaves out the
-quarter of best and of worst runs, which are whole tasks where these differ in difficulty; so the mean of all stands
+resampled are runs: intervals for these initial states. Bars have the wider ones beside them. It leaves out the
+quarters of best and worst runs, which are whole tasks where these differ in difficulty; so the mean of all stands
 beside it. Where all runs agree, or one training seed tells of no other, no pooled interval is printed.
 """
 

@@ -107,7 +107,7 @@ def test_a_size_that_a_setting_hits_is_taken():
 
 
 def test_of_sizes_out_of_reach_the_nearest_is_taken():
-    """awr's size falls to that of a clip of 2 and stays there: 0.823 is 0.005 below, and far from what 0.84 needs."""
+    """awr's size falls to that of a clip of 2, and not below: not the mildest tau within the tolerance is taken."""
     toy = episodes((24000,))
     advantage = np.random.default_rng(0).normal(0.05, 0.1, 24000)
     sizes = [
