@@ -5,11 +5,11 @@
 Parts, in order: what the bars of `experiments.tables` compare; more updates; more episodes, and experts' alone, on the
 task where nothing helps; methods with the critic on six tasks; value sources under one method, and the best one with
 shuffled values; on two tasks all methods with the oracle, noise, other data, other advantages, a classical critic,
-fewer optimal samples, and policies that see pictures. Every part is a sweep (`experiments.sweep`) of one folder: cells
-that parts share run once, finished ones are kept, an interrupted study goes on, on another machine, too: run folders
-lie in `experiments/results/study/` and are committed without weights and figures. After every program each rollout so
-far is a row of `experiments/results/study.parquet`; at the end `experiments.tables` and `experiments.plot` make tables
-and figures of it. Other numbers of `seeds` or `rollouts` are another study, with rows of its own.
+stricter choices of samples, and policies that see pictures. Every part is a sweep (`experiments.sweep`) of one folder:
+cells that parts share run once, finished ones are kept, an interrupted study goes on, on another machine, too: run
+folders lie in `experiments/results/study/` and are committed without weights and figures. After every program each
+rollout so far is a row of `experiments/results/study.parquet`; at the end `experiments.tables` and `experiments.plot`
+make tables and figures of it. Other numbers of `seeds` or `rollouts` are another study, with rows of its own.
 """
 
 from collections.abc import Iterator
@@ -39,7 +39,7 @@ ADVANTAGES = (
     *("value.draws=8", "value.draws=8 value.lower=1"),  # the mean of draws, and what it gains by their deviation
     *(f"value.horizon_k={k} agent.tau={200 / k:g}" for k in (10, 40, 80)),  # steady progress weighs as with K = 20
 )
-OPTIMAL = (0.1, 0.3)  # shares of samples; by the sign of their advantage it is 0.8
+STRICT = (0.1, 0.3)  # shares of samples that count as good; of cfg it is 0.8 by default, of the percentile 0.7
 SUBOPTIMAL = "data=suboptimal"
 METHODS = tuple(name for name in AGENTS if name != "bc")
 IMAGES = "obs=images trainer.batch=128"  # pictures cost more, an update and a sample
@@ -93,7 +93,14 @@ PARTS: dict[str, tuple[tuple[str, ...], list[str]]] = {  # name -> tasks and cel
     ),
     "advantages": (TWO, [f"{SUBOPTIMAL} agent=awr {WVM} {how}" for how in ADVANTAGES]),
     "iql": (TWO, _cells(("awr",), "value=iql")),
-    "optimal": (TWO, [f"{SUBOPTIMAL} agent=cfg agent.optimal={share} {WVM}" for share in OPTIMAL]),
+    "strict": (
+        TWO,
+        [
+            f"{SUBOPTIMAL} agent={how}={share} {WVM}"
+            for how in ("cfg agent.optimal", "filtered_bc_percentile agent.keep")
+            for share in STRICT
+        ],
+    ),
     "images": (TWO, [f"{IMAGES} {cell}" for cell in (BC, *_cells(("awr",), WVM))]),
 }
 
