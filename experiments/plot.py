@@ -15,8 +15,10 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 
-from experiments.gather import NONE, Study
-from experiments.tables import BRACKET, paired
+from experiments.comparisons import paired
+from experiments.gather import NONE
+from experiments.grids import Study
+from experiments.tables import BRACKET
 from wvm_rl import cli
 from wvm_rl.errors import InputError
 from wvm_rl.figures import COLUMN, OTHERS, PREDICTED, SAMPLES, TRUE

@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from agents import AGENTS
-from experiments.gather import Study
-from experiments.tables import paired, per_task, shown
+from experiments.comparisons import paired, per_task, shown
+from experiments.grids import Study
 from wvm_rl import cli
 from wvm_rl.errors import InputError
 from wvm_rl.files import atomic

@@ -22,9 +22,10 @@ import pandas as pd
 from agents import AGENTS
 from envs.tasks import TASKS
 from experiments import plot, sweep, tables
-from experiments.gather import BASE, NONE, SCORES, Study, gather
+from experiments.comparisons import JUDGED
+from experiments.gather import BASE, NONE, SCORES, gather
+from experiments.grids import Study
 from experiments.sweep import SweepConfig
-from experiments.tables import JUDGED
 from wvm_rl import cli
 from wvm_rl.config import GROUPS
 from wvm_rl.errors import InputError

@@ -10,8 +10,9 @@ import pandas as pd
 import pytest
 
 from agents import AGENTS
-from experiments import plot, study, sweep, tables
-from experiments.gather import gather, named, rows
+from experiments import comparisons, plot, study, sweep, tables
+from experiments.gather import BASE, gather, named, rows
+from experiments.grids import Study
 from experiments.study import PARTS, StudyConfig, sweeps
 from tests.test_train import job
 from wvm_rl.errors import InputError
@@ -102,7 +103,7 @@ def test_parts_name_known_methods_and_can_be_chosen():
 def study_of(tmp_path, rates):
     """A study of two tasks, 4 seeds and 10 initial states, whose cells (agent, value) succeed at given rates."""
     rng = np.random.default_rng(0)
-    shared = tables.BASE | {"commit": "c0ffee", "critic": "tiny"}
+    shared = BASE | {"commit": "c0ffee", "critic": "tiny"}
     rows = [
         shared
         | {"env": env, "agent": agent, "value": value, "seed": seed, "initial_state": state, "success_in_budget": hit}
@@ -132,10 +133,10 @@ def test_tables_are_made_from_rollouts_alone(tmp_path, capsys, monkeypatch):
     assert f"| rcp | {own['success'].mean():.2f}, 13.0 s |" in pace and "| bc | 0." in pace and ", 22.0 s |" in pace
     assert "| awr, wvm minus bc | 2 | 0." in text
     assert "above 0 | open: 4 training seeds are too few to tell, 5 are needed |" in text
-    monkeypatch.setattr(tables, "FEW", 4)
-    assert "above 0 | met so far |" in tables.markdown(tables.tables(tables.Study(path)))
+    monkeypatch.setattr(comparisons, "FEW", 4)
+    assert "above 0 | met so far |" in tables.markdown(tables.tables(Study(path)))
     assert "| share of awr's gain with the oracle, wvm | 2 |" in text
-    late = tables.markdown(tables.tables(tables.Study(path, "success")))
+    late = tables.markdown(tables.tables(Study(path, "success")))
     assert f"| rcp | {own['success'].mean():.2f} [" in late
     assert "## Bars" not in late  # which were set for the time budget
     assert "## Methods, values of file path=a: minus bc" in text and "values of iql" not in text
@@ -152,17 +153,17 @@ def test_tables_are_made_from_rollouts_alone(tmp_path, capsys, monkeypatch):
         "1120 rollouts, 4 training seeds of each cell, values of critic tiny, of runs at c0ffee. Intervals over fewer"
     )
     assert told in capsys.readouterr().out
-    found = tables.Study(path).cell("awr", "wvm")
+    found = Study(path).cell("awr", "wvm")
     assert {task: grid.shape for task, grid in found.items()} == {"lift": (4, 10), "can": (4, 10)}
     moved = (rows["env"] == "can") & (rows["agent"] == "rcp")
     rows.assign(seed=rows["seed"] + moved).to_parquet(tmp_path / "others.parquet")
     with pytest.raises(InputError, match=r"others\.parquet: .* of can has no rollout of seed 4 from initial state 0"):
-        tables.Study(tmp_path / "others.parquet")
+        Study(tmp_path / "others.parquet")
     with pytest.raises(InputError, match=r"none\.parquet: no rollouts to read"):
-        tables.Study(tmp_path / "none.parquet")
+        Study(tmp_path / "none.parquet")
     rows.drop(columns="env").to_parquet(tmp_path / "run.parquet")
     with pytest.raises(InputError, match="lacks column env"):
-        tables.Study(tmp_path / "run.parquet")
+        Study(tmp_path / "run.parquet")
 
 
 def test_figures_are_drawn_from_the_studys_files_alone(tmp_path, monkeypatch):
@@ -173,7 +174,7 @@ def test_figures_are_drawn_from_the_studys_files_alone(tmp_path, monkeypatch):
     curve = {"step": [1, 2], "loss": [1.0, 0.5]}
     names = [(agent, value, env) for agent, value in rates for env in ("lift", "can")]
     cells = [
-        {**tables.BASE, "agent": agent, "value": value, "env": env, "favour": favour, "curve": curve}
+        {**BASE, "agent": agent, "value": value, "env": env, "favour": favour, "curve": curve}
         for agent, value, env in names
     ]
     with pytest.raises(InputError, match=r"study\.json is missing"):
@@ -198,7 +199,7 @@ def test_figures_are_drawn_from_the_studys_files_alone(tmp_path, monkeypatch):
     np.testing.assert_allclose(found["noise"]["points"][:2], [(0.0, 0.95), (0.1, 0.6)], atol=0.1)
     assert found["curves"]["points"] == [(1, 1.0), (2, 0.5)] * 4 and found["weights"]["patches"] == 2
     noisy = study_of(tmp_path, {("bc", "none"): 0.4, ("awr", "noisy 0.1"): 0.9})
-    assert plot.source_of(tables.Study(noisy)) == "noisy 0.1"
+    assert plot.source_of(Study(noisy)) == "noisy 0.1"
     for name in found:
         for kind in ("pdf", "png"):
             assert (tmp_path / "study-figures" / f"{name}.{kind}").exists()
@@ -208,8 +209,8 @@ def test_a_cell_of_fewer_tasks_is_compared_on_those(tmp_path):
     path = study_of(tmp_path, {("bc", "none"): 0.4, ("awr", "wvm"): 0.9, ("awr", "oracle"): 0.9})
     rows = pd.read_parquet(path)
     rows[(rows["value"] != "oracle") | (rows["env"] == "can")].to_parquet(path)
-    (_, _, lines), (_, _, apart) = tables.compared(
-        "x", known := tables.Study(path), {"bc": known.cell("bc", "none"), "oracle": known.cell("awr", "oracle")}, "bc"
+    (_, _, lines), (_, _, apart) = comparisons.compared(
+        "x", known := Study(path), {"bc": known.cell("bc", "none"), "oracle": known.cell("awr", "oracle")}, "bc"
     )
     assert lines[1][1] == "" and lines[1][3] == "1" and lines[1][4].startswith("0.") and lines[1][5].startswith("0.")
     assert apart == [["oracle", "", apart[0][2]]] and apart[0][2].startswith("0.")
@@ -235,7 +236,7 @@ def test_rows_are_those_of_all_parts_and_tables_and_figures_follow(
     monkeypatch.setattr(study, "RUNS", tmp_path / "study")
     monkeypatch.setattr(study, "RESULT", tmp_path / "study.parquet")
     for name, wanted in (("recipe", "mixed"), ("episodes", 4), ("updates", 20)):
-        monkeypatch.setitem(tables.BASE, name, wanted)
+        monkeypatch.setitem(BASE, name, wanted)
     cells = ["data=suboptimal agent=bc value=clock", "data=suboptimal agent=awr value=wvm"]
     for name in PARTS:
         monkeypatch.setitem(PARTS, name, (("lift",), cells[:1]))
