@@ -3,8 +3,9 @@
 import atexit
 import hashlib
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import mujoco
 import numpy as np
@@ -150,7 +151,7 @@ class _Graphics:
     window: Any = None  # the OpenGL context
     context: mujoco.MjrContext | None = None
     digest: bytes = b""  # of the arrays in `context`
-    model: mujoco.MjModel | None = None  # the model seen last
+    digests: WeakKeyDictionary[mujoco.MjModel, bytes] = field(default_factory=WeakKeyDictionary)  # 0.1 s a model
     side: int = 0  # pixels of the frame buffer
 
     def close(self) -> None:
@@ -176,15 +177,14 @@ def _context(model: mujoco.MjModel, side: int) -> mujoco.MjrContext:
         graphics.window = _window()
         atexit.register(graphics.close)
     graphics.window.make_current()
-    if model is not graphics.model:
-        digest = _digest(model)
-        if digest != graphics.digest:
-            if graphics.context is not None:
-                graphics.context.free()
-            graphics.context, graphics.digest = None, b""  # in case the upload fails
-            graphics.context, graphics.digest = _uploaded(model), digest
-            graphics.side = 0
-        graphics.model = model
+    if (digest := graphics.digests.get(model)) is None:
+        digest = graphics.digests[model] = _digest(model)
+    if digest != graphics.digest:
+        if graphics.context is not None:
+            graphics.context.free()
+        graphics.context, graphics.digest = None, b""  # in case the upload fails
+        graphics.context, graphics.digest = _uploaded(model), digest
+        graphics.side = 0
     if side != graphics.side:
         mujoco.mjr_resizeOffscreen(side, side, graphics.context)
         mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN.value, graphics.context)

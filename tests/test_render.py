@@ -73,10 +73,20 @@ def test_reused_uploads_give_the_pixels_of_fresh_ones(lift_dataset, monkeypatch)
     assert len(contexts) == 1
     for episode, (expected_small, expected_large) in zip(reversed(episodes), reversed(pictures)):
         monkeypatch.setattr(camera_module._GRAPHICS, "digest", b"")
-        monkeypatch.setattr(camera_module._GRAPHICS, "model", None)
         model = compiled(episode.model_file)
         assert np.array_equal(Camera("workspace", 64)(model, episode.states[-1]), expected_small)
         assert np.array_equal(Camera("agentview", 96)(model, episode.states[-1]), expected_large)
+
+
+@needs_egl
+def test_uploads_of_simulations_in_turn_are_hashed_once(monkeypatch):
+    hashed, digest = [], camera_module._digest
+    monkeypatch.setattr(camera_module, "_digest", lambda model: hashed.append(model) or digest(model))
+    models = [mujoco.MjModel.from_xml_string(SCENE) for _ in range(2)]
+    cameras = [Camera("workspace", 64) for _ in models]
+    for camera, model in [*zip(cameras, models)] * 3:
+        camera(model, state_of(model))
+    assert hashed == models
 
 
 @needs_egl
