@@ -84,6 +84,11 @@ class Study:
         known = [value for value, names in methods.items() if len(names) > 1 and value != "wvm"]
         return [*(["wvm"] if "wvm" in methods else []), *known]
 
+    def methods(self, value: str) -> list[str]:
+        """Methods but bc that were run with these values; with settings of its own one that was not run without."""
+        found = [agent for agent in dict.fromkeys(self.rows["agent"]) if agent != "bc" and self.cell(agent, value)]
+        return [agent for agent in found if (plain := agent.split()[0]) == agent or plain not in found]
+
     def values(self, agent: str, **where: object) -> list[str]:
         """Value sources that the study has for a method."""
         return [value for *key, value in self._cells if dict(zip(KEY, key)) == {**self.base, **where, "agent": agent}]

@@ -78,7 +78,7 @@ def source_of(study: Study) -> str:
 def methods(study: Study, folder: Path) -> None:
     """Success by task and method with the values of `source_of`, after the paper's Figure 6."""
     bc, source = study.baseline, source_of(study)
-    agents = [agent for agent in dict.fromkeys(study.rows["agent"]) if agent != "bc" and study.cell(agent, source)]
+    agents = study.methods(source)
     with drawn(folder, "methods", 2.1 * COLUMN) as axis:
         for number, name in enumerate(["bc", *agents]):
             cell = bc if name == "bc" else study.cell(name, source)
@@ -148,7 +148,7 @@ def noise(study: Study, folder: Path) -> None:
 
 def curves(cells: list[dict[str, Any]], study: Study, folder: Path) -> None:
     """Loss of each method's training with the values of `methods`, one panel a task."""
-    own = [cell for cell in cells if cell["value"] in (NONE, source_of(study)) and _plain(cell, study.base)]
+    own = [cell for cell in cells if cell["agent"] == "bc" and _plain(cell, study.base)] + _shown(cells, study)
     tasks = list(dict.fromkeys(cell["env"] for cell in own))
     with drawn(folder, "curves", 2.1 * COLUMN, 1.8, ncols=len(tasks), squeeze=False, sharey=True) as axes:
         agents = list(dict.fromkeys(cell["agent"] for cell in own))
@@ -165,7 +165,7 @@ def curves(cells: list[dict[str, Any]], study: Study, folder: Path) -> None:
 
 def weights(cells: list[dict[str, Any]], study: Study, folder: Path) -> None:
     """What each method favours: histograms of weight or condition by kind of sample, of the first task."""
-    own = [cell for cell in cells if cell["value"] == source_of(study) and _plain(cell, study.base)]
+    own = _shown(cells, study)
     own = [cell for cell in own if cell["env"] == own[0]["env"]]
     with drawn(folder, "weights", 2.1 * COLUMN, 1.6, ncols=max(1, len(own)), squeeze=False) as axes:
         for axis, cell in zip(axes[0], own):
@@ -202,6 +202,13 @@ def gain(study: Study, cells: list[dict[str, Any]], folder: Path) -> None:
         axis.set(xlabel="AUROC, progress against lapses", ylabel=f"{SUCCESS}, minus bc")
         handles = [plt.Line2D([], [], **look(number, COLOURS[1:]), ls="", ms=3) for number in range(len(agents))]
         axis.figure.legend(handles, agents, loc="outside upper center", ncols=4, fontsize=6)
+
+
+def _shown(cells: list[dict[str, Any]], study: Study) -> list[dict[str, Any]]:
+    """Cells of the methods that `methods` shows, but bc."""
+    source = source_of(study)
+    agents = study.methods(source)
+    return [cell for cell in cells if cell["value"] == source and cell["agent"] in agents and _plain(cell, study.base)]
 
 
 def _plain(cell: dict[str, Any], base: dict[str, Any]) -> bool:

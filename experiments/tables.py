@@ -37,12 +37,13 @@ def tables(study: Study) -> list[Table]:
     agents = [agent for agent in dict.fromkeys(study.rows["agent"]) if agent != "bc"]
     found: list[Table] = []
     for source in study.sources:
-        methods = base | {agent: cell for agent in agents if (cell := study.cell(agent, source))}
+        methods = base | {agent: study.cell(agent, source) for agent in study.methods(source)}
         found += compared(f"Methods, {values_of(source)}", study, methods, "bc")
         found += leading(methods, values_of(source))
         if source == study.sources[0]:
-            found.append(pace(study, methods, source))
-    told = {(agent, source) for agent in agents for source in study.sources}
+            every = base | {agent: cell for agent in agents if (cell := study.cell(agent, source))}
+            found.append(pace(study, every, source))
+    told = {(agent, source) for source in study.sources for agent in study.methods(source)}
     for agent in agents:
         known = {value: cell for value in BRACKET if (cell := study.cell(agent, value))}
         if len(known) > 1 and not known.keys() <= set(study.sources):  # else it stands in the tables of methods

@@ -205,6 +205,20 @@ def test_figures_are_drawn_from_the_studys_files_alone(tmp_path, monkeypatch):
             assert (tmp_path / "study-figures" / f"{name}.{kind}").exists()
 
 
+def test_settings_of_its_own_stand_apart_from_the_plain_method(tmp_path):
+    agents = ("cfg", "cfg optimal=0.1", "awr tau=5")
+    path = study_of(tmp_path, {("bc", "none"): 0.4} | {(agent, "wvm"): 0.9 for agent in agents})
+    assert Study(path).methods("wvm") == ["cfg", "awr tau=5"]  # which was not run without
+    text = tables.markdown(tables.tables(Study(path)))
+    plain, others = (
+        text.split(f"## {title}\n")[1].split("##")[0]
+        for title in ("Methods, values of the critic", "Other values and advantages")
+    )
+    assert "| cfg |" in plain and "| awr tau=5 |" in plain and "| cfg optimal=0.1 |" not in plain
+    assert "| cfg optimal=0.1, wvm |" in others and "| cfg, wvm |" not in others
+    assert "| cfg optimal=0.1 | " in text.split("median seconds")[1]  # its pace
+
+
 def test_a_cell_of_fewer_tasks_is_compared_on_those(tmp_path):
     path = study_of(tmp_path, {("bc", "none"): 0.4, ("awr", "wvm"): 0.9, ("awr", "oracle"): 0.9})
     rows = pd.read_parquet(path)
