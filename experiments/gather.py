@@ -24,7 +24,6 @@ SCORES = ("success_in_budget", "success")
 BASE = {"recipe": "suboptimal", "episodes": 100, "updates": 3000, "obs": "state", "policy": "flow", "settings": ""}
 KEY = (*BASE, "agent", "value")  # what tells the cells of a task apart
 CELL = ("env", *KEY)  # name of a run, its seeds aside
-NAMED = ("env", "agent", "value", "critic", "seed", "initial_state", "seconds")
 TOLD = ("shuffle", "noise", "horizon_k", "scale", "draws", "lower", "critic")  # of values, which `named` words
 ELSEWHERE = {  # settings that change no score, or have a place of their own
     "data": ("episodes", "fps", "root", "workers"),

@@ -6,9 +6,10 @@ import numpy as np
 import pandas as pd
 
 from envs.tasks import TASKS
-from experiments.gather import BASE, KEY, NAMED, NONE, SCORES
+from experiments.gather import BASE, KEY, NONE, SCORES
 from wvm_rl.errors import InputError
 
+NAMED = ("env", "agent", "value", "critic", "seed", "initial_state", "seconds")  # columns that rows must have, too
 CONTROLS = ("shuffled", "clock", "noisy")  # sources that methods are not compared under
 
 
