@@ -35,7 +35,8 @@ def fit(columns=ONES, config=CONFIG, seeds=(0,), policy=POLICY, **more):
     return train(policy, DATA, STATISTICS, [columns] * len(seeds), config, seeds, progress=False, **more)
 
 
-ROUNDED = {"rtol": 1e-5, "atol": 1e-7}  # one after the other; the same bits where XLA's fusion emitters compile
+# One after the other: the same bits where XLA's fusion emitters compile, else 4e-7 apart at most (two methods: 3e-2).
+ROUNDED = {"rtol": 1e-5, "atol": 2e-6}
 
 
 def assert_same(one, other, **tolerance):
