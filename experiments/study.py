@@ -5,11 +5,13 @@
 Parts, in order: what the bars of `experiments.tables` compare; more updates; more episodes, and experts' alone, on the
 task where nothing helps; methods with the critic on six tasks; value sources under one method, and the best one with
 shuffled values; on two tasks all methods with the oracle, noise, other data, other advantages, a classical critic,
-stricter choices of samples, and policies that see pictures. Every part is a sweep (`experiments.sweep`) of one folder:
+stricter choices of samples, and policies that see pictures; at last shuffled values beside none, which the first part
+holds, for more training seeds (`parts=[shuffled] seeds=24`). Every part is a sweep (`experiments.sweep`) of one folder:
 cells that parts share run once, finished ones are kept, an interrupted study goes on, on another machine, too: run
 folders lie in `experiments/results/study/` and are committed without weights and figures. After every program each
 rollout so far is a row of `experiments/results/study.parquet`; at the end `experiments.tables` and `experiments.plot`
-make tables and figures of it. Other numbers of `seeds` or `rollouts` are another study, with rows of its own.
+make tables and figures of it. Other numbers of `seeds` or `rollouts` are another study, with rows and tables of its
+own.
 """
 
 from collections.abc import Iterator
@@ -103,6 +105,7 @@ PARTS: dict[str, tuple[tuple[str, ...], list[str]]] = {  # name -> tasks and cel
         ],
     ),
     "images": (TWO, [f"{IMAGES} {cell}" for cell in (BC, *_cells(("awr",), WVM))]),
+    "shuffled": (tuple(TASKS), [BC, *_cells(("awr",), SHUFFLED)]),  # within `bars`; alone for more `seeds`
 }
 
 
