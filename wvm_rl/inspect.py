@@ -90,20 +90,19 @@ def inspected(samples: Samples, horizon: int) -> dict[str, Any]:
 def warning(found: dict[str, Any], samples: Samples, batch: int) -> str | None:
     """What speaks against training on this in batches of so many samples; None if nothing does."""
     columns, told = samples.columns[0], list[str]()
+    counts, what = columns.weight / columns.weight.mean(), "samples count"
     if columns.cond is not None:
-        near = (np.abs(columns.cond - samples.asked(0).cond) <= NEAR * np.ptp(columns.cond, axis=0)).all(1)
-        by_value = np.argsort(np.concatenate(samples.values), kind="stable")
-        lacking = sum(tenth.mean() < RARE for tenth in np.array_split(near[by_value], TENTHS))
-        if near.mean() < RARE:
-            told.append(
-                f"{near.mean():.2%} of the samples have the condition that is asked for when acting: the policy hardly "
-                "learns it"
-            )
-        elif 2 * lacking > TENTHS:
-            told.append(
-                f"the condition that is asked for when acting is missing in {lacking} of {TENTHS} tenths of the "
-                "progress: are the values too coarse?"
-            )
+        near = np.abs(columns.cond - samples.asked(0).cond) <= NEAR * np.ptp(columns.cond, axis=0)
+        counts, what = near.all(1), "samples have the condition that is asked for when acting"
+    by_value = np.argsort(np.concatenate(samples.values), kind="stable")
+    lacking = sum(tenth.mean() < RARE for tenth in np.array_split(counts[by_value], TENTHS))
+    if (share := counts.mean()) < RARE:
+        told.append(f"only {share:.2%} of the {what}: the policy hardly learns it")
+    elif lacking:
+        told.append(
+            f"hardly any {what} in {lacking} of {TENTHS} tenths of the progress, where the policy learns too little: "
+            "be less strict, or are the values too coarse?"
+        )
     if (counting := found["ess_fraction"] * batch) < FEW:
         told.append(f"only about {counting:.1f} of a batch's {batch} samples count: keep more, or raise trainer.batch")
     if np.ptp(favour(columns)) == 0:
