@@ -13,7 +13,7 @@ from tests.synthetic import dataset, episode
 from tests.test_train import job
 from wvm_rl import inspect
 from wvm_rl.advantage import advantage
-from wvm_rl.inspect import favour, inspected, kinds, warning
+from wvm_rl.inspect import favour, grasps, inspected, kinds, warning
 from wvm_rl.samples import Samples
 
 pytestmark = pytest.mark.usefixtures("compile_quickly")
@@ -66,17 +66,21 @@ def test_conditions_and_samples_that_are_too_few_are_warned_of(samples):
     assert warning(inspected(cfg, HORIZON), cfg, 32) is None
     (columns,), never = cfg.columns, -np.ones((300, 1), np.float32)
     cfg.columns[0] = columns._replace(cond=np.where(np.arange(300)[:, None] < 2, 1, never))
-    assert "only 0.67% of the samples have the condition" in warning(inspected(cfg, HORIZON), cfg, 32)
+    assert "0.67% of the samples have the condition" in warning(inspected(cfg, HORIZON), cfg, 32)
     early = np.concatenate(cfg.values)[:, None] < 0.25
     cfg.columns[0] = columns._replace(cond=np.where(early, 1, never))
-    assert "hardly any samples have the condition that is asked for when acting in 8 of 10 tenths of the progress" in (
-        warning(inspected(cfg, HORIZON), cfg, 32)
-    )
+    assert "is missing in 8 of 10 tenths of the progress" in warning(inspected(cfg, HORIZON), cfg, 32)
     near = np.random.default_rng(0).uniform(0.99, 1.01, (300, 1)).astype(np.float32)
     cfg.columns[0] = columns._replace(cond=np.where(columns.cond > 0, near, never))
     assert warning(inspected(cfg, HORIZON), cfg, 32) is None
     cfg.columns[0] = Columns((~early[:, 0]).astype(np.float32))
     assert "hardly any samples count in 2 of 10 tenths of the progress" in warning(inspected(cfg, HORIZON), cfg, 32)
+    for each in cfg.episodes:
+        each.actions[:, -1] = np.where(np.arange(100) < 20, -1.0, 1.0)  # the gripper closes once
+    closing = grasps(cfg.episodes[0])
+    assert np.flatnonzero(closing).tolist() == list(range(15, 25))
+    cfg.columns[0] = Columns(np.tile(np.where(closing, 0.1, 1.0), 3).astype(np.float32))
+    assert "where the gripper closes samples weigh 0.11 of the average" in warning(inspected(cfg, HORIZON), cfg, 32)
     cfg.columns[0] = Columns((np.arange(300) < 6).astype(np.float32))
     assert "only about 0.6 of a batch's 32 samples count" in warning(inspected(cfg, HORIZON), cfg, 32)
 

@@ -30,6 +30,8 @@ RARE = 0.01  # share of samples
 NEAR = 0.05  # of the conditions' range: what lies so close to the one that is asked for is as good as it
 TENTHS = 10  # of the samples, by value
 FEW = 10  # samples of a batch
+AROUND = 5  # control steps before and after the gripper closes
+SPARSE = 0.2  # of the average: what samples there should weigh at least
 BINS = 20  # of the histograms
 
 
@@ -52,8 +54,20 @@ def favour(columns: Columns) -> np.ndarray:
     return columns.weight
 
 
+def grasps(episode: Episode) -> np.ndarray:
+    """Whether the gripper closes at about a control step, [T] of bool; its command, a switch, is an action's last."""
+    closed = episode.actions[:, -1] >= 0
+    found = np.zeros(len(episode), bool)
+    for step in np.flatnonzero(closed[1:] & ~closed[:-1]) + 1:
+        found[max(step - AROUND, 0) : step + AROUND] = True
+    return found
+
+
 def inspected(samples: Samples, horizon: int) -> dict[str, Any]:
-    """Effective sample size, AUROC of progress against lapses with its interval; shares and histograms by kind."""
+    """Effective sample size, AUROC of progress against lapses with its interval; shares and histograms by kind.
+
+    And `at_grasps`: the mean weight where the gripper closes, in shares of all samples'; null if it never does.
+    """
     columns = samples.columns[0]
     score = favour(columns)
     labels = np.concatenate([kinds(episode, horizon) for episode in samples.episodes])
@@ -67,10 +81,12 @@ def inspected(samples: Samples, horizon: int) -> dict[str, Any]:
     present = [name for name in (PROGRESS, EDGE, *KINDS) if (labels == name).any()]
     edges = np.linspace(score.min(), max(score.max(), score.min() + 1e-6), BINS + 1)
     knob = samples.agent.knob
+    at_grasps = columns.weight[np.concatenate([grasps(episode) for episode in samples.episodes])]
     return {
         "samples": len(score),
         "ess_fraction": effective_fraction(columns.weight),
         "knob": {knob[0]: getattr(samples.agent, knob[0])} if knob else {},
+        "at_grasps": float(at_grasps.mean() / columns.weight.mean()) if len(at_grasps) else None,
         "auroc": area,
         "auroc_ci95": list(interval(resampled)),
         "edges": edges.tolist(),
@@ -90,18 +106,32 @@ def inspected(samples: Samples, horizon: int) -> dict[str, Any]:
 def warning(found: dict[str, Any], samples: Samples, batch: int) -> str | None:
     """What speaks against training on this in batches of so many samples; None if nothing does."""
     columns, told = samples.columns[0], list[str]()
-    counts, what = columns.weight / columns.weight.mean(), "samples count"
-    if columns.cond is not None:
-        near = np.abs(columns.cond - samples.asked(0).cond) <= NEAR * np.ptp(columns.cond, axis=0)
-        counts, what = near.all(1), "samples have the condition that is asked for when acting"
     by_value = np.argsort(np.concatenate(samples.values), kind="stable")
-    lacking = sum(tenth.mean() < RARE for tenth in np.array_split(counts[by_value], TENTHS))
-    if (share := counts.mean()) < RARE:
-        told.append(f"only {share:.2%} of the {what}: the policy hardly learns it")
-    elif lacking:
+
+    def lacking_in(counts: np.ndarray) -> int:
+        return sum(tenth.mean() < RARE for tenth in np.array_split(counts[by_value], TENTHS))
+
+    if columns.cond is not None:
+        near = (np.abs(columns.cond - samples.asked(0).cond) <= NEAR * np.ptp(columns.cond, axis=0)).all(1)
+        if near.mean() < RARE:
+            told.append(
+                f"{near.mean():.2%} of the samples have the condition that is asked for when acting: the policy hardly "
+                "learns it"
+            )
+        elif 2 * (lacking := lacking_in(near)) > TENTHS:  # it learns how to act there from other conditions
+            told.append(
+                f"the condition that is asked for when acting is missing in {lacking} of {TENTHS} tenths of the "
+                "progress: are the values too coarse?"
+            )
+    if (at_grasps := found["at_grasps"]) is not None and at_grasps < SPARSE:
         told.append(
-            f"hardly any {what} in {lacking} of {TENTHS} tenths of the progress, where the policy learns too little: "
-            "be less strict, or are the values too coarse?"
+            f"where the gripper closes samples weigh {at_grasps:.2g} of the average: the policy hardly learns to "
+            "grasp, be less strict"
+        )
+    if lacking := lacking_in(columns.weight / columns.weight.mean()):
+        told.append(
+            f"hardly any samples count in {lacking} of {TENTHS} tenths of the progress: the policy does not learn to "
+            "act there, be less strict"
         )
     if (counting := found["ess_fraction"] * batch) < FEW:
         told.append(f"only about {counting:.1f} of a batch's {batch} samples count: keep more, or raise trainer.batch")
@@ -121,6 +151,8 @@ def show(found: dict[str, Any]) -> None:
         table.add_row(name, *(f"{row[key]:.2f}" for key in ("share", "mean_weight", "mean_favour", "share_of_weight")))
     console = Console(soft_wrap=True)
     console.print(table)
+    if found["at_grasps"] is not None:
+        console.print(f"mean weight where the gripper closes, times the average: {found['at_grasps']:.2f}")
     knob = "".join(f", agent.{name}={value:.4g}" for name, value in found["knob"].items())
     console.print(f"effective sample size {found['ess_fraction']:.0%} of {found['samples']}{knob}")
     low, high = found["auroc_ci95"]
