@@ -16,21 +16,23 @@ from dataclasses import dataclass, field
 from itertools import product
 
 from experiments.cells import (
+    PAIRED,
+    SCORES,
     Cell,
     Cells,
     averaged,
     check,
     differences,
-    header,
-    header_of_differences,
     named,
     named_machine,
     publish,
+    titles,
     trainings,
 )
 from wvm_rl import cli
 from wvm_rl.errors import InputError
 from wvm_rl.model.training import FitConfig
+from wvm_rl.scoreboard import markdown_table
 
 CELLS = Cells("ablations")
 FULL = "full"  # beside which the others stand
@@ -140,7 +142,7 @@ def report(config: AblationsConfig) -> str:
     )
     found_tables = tables(found)
     machines = ", ".join(sorted({machine for cells in found.values() for machine, _ in cells}))
-    text = f"{found_tables}\n\nMachines: {machines}; {budget}."
+    text = f"{found_tables}\nMachines: {machines}; {budget}."
     commits = {cell["commit"] for cells in found.values() for cell in cells.values()}
     name = named(CELLS.name, config, "tasks", "vae_steps", "pool", "steps", "batch", "episodes")
     variants = {
@@ -153,23 +155,22 @@ def report(config: AblationsConfig) -> str:
 
 def tables(found: Found) -> str:
     """Markdown: a line a variant, mean over its trainings and their spread; then what differs from FULL and HALF."""
-    lines = header("variant", "what", "trainings")
+    rows = [["variant", "what", "trainings", *titles(SCORES)]]
     for variant, cells in found.items():
         made = trainings(cells.values())
-        lines.append(f"| {variant} | {VARIANTS[variant][0]} | {len(made)} | {' | '.join(averaged(made))} |")
-    lines += ["", "Means of the trainings ± their standard deviation."]
+        rows.append([variant, VARIANTS[variant][0], str(len(made)), *averaged(made)])
     parts: list[str] = []
     for reference, variants in {FULL: [variant for variant in found if variant != FULL], HALF: OF_HALF}.items():
-        base, gaps = found.get(reference, {}), []
+        base, gaps = found.get(reference, {}), [[f"minus {reference}", "trainings", *titles(PAIRED)]]
         for variant in variants:
             cells = found.get(variant, {})
             both = [(cells[each], base[each]) for each in cells if each in base]
             pairs = list({tuple(cell["critic"] for cell in pair): pair for pair in both}.values())
             if pairs:
-                gaps.append(f"| {variant} | {len(pairs)} | {' | '.join(differences(pairs))} |")
-        parts += ["", *header_of_differences(f"minus {reference}", "trainings"), *gaps] if gaps else []
-    lines += ["", ABOUT, *parts] if parts else []
-    return "\n".join(lines)
+                gaps.append([variant, str(len(pairs)), *differences(pairs)])
+        parts += [markdown_table(gaps)] if len(gaps) > 1 else []
+    means = f"{markdown_table(rows)}\nMeans of the trainings ± their standard deviation.\n"
+    return "\n".join([means, f"{ABOUT}\n", *parts] if parts else [means])
 
 
 if __name__ == "__main__":

@@ -2,14 +2,13 @@
 
 Same flow policy, weights at the start, batch, data, optimiser, schedule and averaging; f32, all cores; intervals of
 the two take turns. Then several policies in one program, one after the other (`map`) and at once (`vmap`), beside one
-alone. Needs PyTorch (requirements-text.txt). Writes `experiments/results/training_speed.json`; timings are only
-comparable within a run.
+alone. Needs PyTorch (requirements-text.txt). Writes `experiments/results/training_speed.json`, other settings a file of
+their own; timings are only comparable within a run.
 """
 
 import copy
 import time
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -24,12 +23,12 @@ from agents.policies.base import Batch
 from agents.policies.flow import FREQUENCIES, FlowConfig
 from agents.trainer import TrainerConfig, train
 from experiments.benchmark_wan import matmul_peak
+from experiments.cells import RESULTS, named
 from wvm_rl import cli
 from wvm_rl.errors import InputError
 from wvm_rl.provenance import provenance
 from wvm_rl.runs import write_json
 
-RESULT = Path(__file__).parent / "results" / "training_speed.json"
 STEPS, EPISODE, OBS, ACTION = 40_000, 400, 32, 7  # control steps of the data and of an episode; sizes
 
 
@@ -230,7 +229,8 @@ def main(config: BenchmarkConfig) -> None:
     Console(width=140).print(table)
     print(f"one policy: {share:.0%} of the matmul peak; losses of the two differ by at most {apart:.1e} of a sample's")
     content = {"rows": rows, "matmul_peak": peak, "loss_difference": apart, "config": vars(config)}
-    write_json(RESULT, content | {"provenance": provenance() | {"torch": torch.__version__}})
+    target = RESULTS / f"{named('training_speed', config, 'intervals', 'updates', 'policies', 'seed')}.json"
+    write_json(target, content | {"provenance": provenance() | {"torch": torch.__version__}})
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """Speed of our Wan2.2 beside diffusers' on this machine's CPU: `python -m experiments.benchmark_wan`.
 
 Same weights, same sizes, f32, all cores, repeats that alternate between the two. Needs PyTorch and diffusers, as
-`experiments.compare_wan` does. Writes `experiments/results/wan_speed.json`; timings are only comparable within a run.
+`experiments.compare_wan` does. Writes `experiments/results/wan_speed.json`, other settings a file of their own; timings
+are only comparable within a run.
 """
 
 import tempfile
@@ -18,6 +19,7 @@ from rich.console import Console
 from rich.table import Table
 from tqdm import tqdm
 
+from experiments.cells import RESULTS, named
 from experiments.compare_wan import SMALL, inputs, reference, transformer_pair, vae_pair
 from wvm_rl import cli
 from wvm_rl.errors import InputError
@@ -26,7 +28,6 @@ from wvm_rl.model.wan.transformer import TransformerConfig
 from wvm_rl.provenance import provenance
 from wvm_rl.runs import write_json
 
-RESULT = Path(__file__).parent / "results" / "wan_speed.json"
 Call = Callable[[], Any]
 
 
@@ -123,16 +124,18 @@ def matmul_peak() -> float:
 
 def main(config: BenchmarkConfig) -> None:
     reference()
-    tiny = TinyConfig().transformer
+    tiny = TinyConfig()
     wide = TransformerConfig(num_attention_heads=4, attention_head_dim=96, num_layers=4, ffn_dim=1536, **SMALL)
     cases = {}
     for how, unroll in (("unrolled", True), ("scanned", False)):
-        narrow, broad = replace(tiny, unroll=unroll), replace(wide, unroll=unroll)
-        cases[f"tiny (192 wide), 16 tokens x 16, {how}"] = transformer_calls(narrow, (16, 1, 8, 8), config.seed)
+        narrow, broad = replace(tiny.transformer, unroll=unroll), replace(wide, unroll=unroll)
+        height, width, _ = tiny.latent
+        size = f"tiny ({narrow.width} wide), {height * width // 4} tokens x 16"
+        cases[f"{size}, {how}"] = transformer_calls(narrow, (16, 1, height, width), config.seed)
         cases[f"384 wide, 128 tokens x 2, {how}"] = transformer_calls(broad, (2, 2, 16, 16), config.seed)
     cases |= {
-        "tiny VAE, 64 pixels, 1 clip": vae_calls(1, config.seed),
-        "tiny VAE, 64 pixels, 16 clips": vae_calls(16, config.seed),
+        f"tiny VAE, {tiny.size} pixels, 1 clip": vae_calls(1, config.seed),
+        f"tiny VAE, {tiny.size} pixels, 16 clips": vae_calls(16, config.seed),
     }
     peak, rows = matmul_peak(), []
     bar = tqdm([(size, name, call) for size, calls in cases.items() for name, call in calls.items()])
@@ -161,7 +164,8 @@ def main(config: BenchmarkConfig) -> None:
     Console(width=140).print(table)
     torch, diffusers = reference()
     versions = {"torch": torch.__version__, "diffusers": diffusers.__version__}
-    write_json(RESULT, {"rows": rows, "matmul_peak": peak, "provenance": provenance() | versions})
+    target = RESULTS / f"{named('wan_speed', config, 'repeats', 'seed')}.json"
+    write_json(target, {"rows": rows, "matmul_peak": peak, "provenance": provenance() | versions})
 
 
 if __name__ == "__main__":

@@ -2,7 +2,8 @@
 
 Labelling with a shipped critic, all in, and the share of it that the VAE's encoder takes; training updates of a model
 of its sizes with the layers scanned, unrolled, and unrolled with eight draws of noise a window (`loss.draws=8`), in
-turns. Writes `experiments/results/wvm_speed-<critic>.json`; timings are only comparable within a run.
+turns. Writes `experiments/results/wvm_speed-<critic>.json`, other settings a file of their own; timings are only
+comparable within a run.
 """
 
 import time
@@ -18,8 +19,7 @@ from rich.table import Table
 from tqdm import tqdm
 
 from envs.workers import cores
-from experiments.benchmark_wan import RESULT
-from experiments.cells import result_name
+from experiments.cells import RESULTS, named, result_name
 from wvm_rl import cli
 from wvm_rl.errors import InputError
 from wvm_rl.model.codec import GROUP
@@ -129,7 +129,9 @@ def main(config: BenchmarkConfig) -> None:
         table.add_row(name.replace("_", " "), f"{value:.3g}")
     Console().print(table)
     origin = provenance() | {"critic": critic.fingerprint, "cores": cores()}
-    write_json(RESULT.with_name(f"wvm_speed-{result_name(critic, config.critic)}.json"), {**rows, "provenance": origin})
+    stem = f"wvm_speed-{result_name(critic, config.critic)}"
+    target = RESULTS / f"{named(stem, config, 'episodes', 'repeats', 'batch', 'seed')}.json"
+    write_json(target, {**rows, "provenance": origin})
 
 
 if __name__ == "__main__":

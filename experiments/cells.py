@@ -146,17 +146,13 @@ def _digest(settings: list[str]) -> str:
     return fingerprint(settings)[:8]
 
 
-def header(*first: str) -> list[str]:
-    """Head of a Markdown table of scores."""
-    return _head([*first, *SCORES])
-
-
-def _head(columns: list[str]) -> list[str]:
-    return [f"| {' | '.join(name.replace('_', ' ') for name in columns)} |", "|" + "---|" * len(columns)]
+def titles(scores: Iterable[str]) -> list[str]:
+    """Heads of a table's columns of scores."""
+    return [name.replace("_", " ") for name in scores]
 
 
 def averaged(cells: Sequence[Cell]) -> list[str]:
-    """Columns of a Markdown line: means of SCORES over trainings, ± the standard deviation if there are several."""
+    """Entries of a table's row: means of SCORES over trainings, ± the standard deviation if there are several."""
     columns = [np.array([cell[score] for cell in cells], float) for score in SCORES]  # undefined ones are null, and NaN
     spreads = [f" ± {column.std(ddof=1):.3f}" if len(column) > 1 else "" for column in columns]
     pairs = zip(columns, spreads)
@@ -164,7 +160,7 @@ def averaged(cells: Sequence[Cell]) -> list[str]:
 
 
 def differences(pairs: Sequence[tuple[Cell, Cell]]) -> list[str]:
-    """Columns of a Markdown line: the first's minus the second's scores of PAIRED, each with its 95 % interval.
+    """Entries of a table's row: the first's minus the second's scores of PAIRED, each with its 95 % interval.
 
     Args:
         pairs: cells scored on the same episodes, over which differences are averaged; the interval resamples
@@ -181,11 +177,6 @@ def differences(pairs: Sequence[tuple[Cell, Cell]]) -> list[str]:
         spread = f" ± {np.mean([gap.mean(1) for gap in gaps if gap.size], 0).std(ddof=1):.3f}" if several else ""
         columns.append(f"{mean:+.3f}{ends}{spread}" if np.isfinite(mean) else "-")
     return columns
-
-
-def header_of_differences(*first: str) -> list[str]:
-    """Head of a Markdown table of `differences`."""
-    return _head([*first, *PAIRED])
 
 
 def publish(path: Path, title: str, text: str, content: dict[str, Any], commits: set[str]) -> None:

@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from envs.collect import collect
 from envs.tasks import TASKS
-from experiments.cells import RESULTS, named, result_name
+from experiments.cells import RESULTS, named, result_name, titles
 from wvm_rl import cli
 from wvm_rl.bench import BenchConfig, plans
 from wvm_rl.data.episodes import Dataset
@@ -39,6 +39,7 @@ from wvm_rl.model.reading import Reading
 from wvm_rl.model.wan.transformer import KeyValue
 from wvm_rl.provenance import provenance, tells_code
 from wvm_rl.runs import write_json
+from wvm_rl.scoreboard import cell, markdown_table
 from wvm_rl.scores import Row, pooled, trajectories
 from wvm_rl.values.base import Values
 from wvm_rl.values.wvm import DEFAULT, WvmConfig
@@ -135,12 +136,6 @@ def joined(chunks: np.ndarray, newest: bool) -> np.ndarray:
     return total / count
 
 
-def _cell(score: float | None, low: float | None, high: float | None) -> str:
-    if score is None:
-        return "-"
-    return f"{score:.4f}" if low is None else f"{score:.4f} [{low:.3f}, {high:.3f}]"  # one trajectory has no interval
-
-
 def main(config: InferenceConfig) -> None:
     """Collects what is missing, encodes it once, scores every variant."""
     source = WvmConfig(critic=config.critic).source()
@@ -181,15 +176,14 @@ def main(config: InferenceConfig) -> None:
     target = RESULTS / f"{named(stem, config, 'variants', 'tasks', 'episodes')}.md"
     reusable = tells_code(origin["commit"])
     depends = [origin["commit"], critic.fingerprint, [dataset.path.name for dataset in datasets.values()]]
-    lines = [f"| variant | what | {' | '.join(name.replace('_', ' ') for name in SHOWN)} |", "|---" * 8 + "|"]
+    rows = [["variant", "what", *titles(SHOWN)]]
     for name in config.variants:
         scores = scored(name)
-        cells = [_cell(scores[key], *scores[f"{key}_ci95"]) for key in SHOWN]
-        lines.append(f"| {name} | {VARIANTS[name].what} | {' | '.join(cells)} |")
-        print(lines[-1], flush=True)
+        rows.append([name, VARIANTS[name].what, *(cell(scores, key) for key in SHOWN)])
+        print(" | ".join(rows[-1]), flush=True)
         with atomic(target) as partial:
             text = [f"- {key}: {value}" for key, value in origin.items()]
-            partial.write_text("\n".join(["# Ways of reading the critic", "", *lines, "", *text, ""]))
+            partial.write_text("\n".join(["# Ways of reading the critic", "", markdown_table(rows), *text, ""]))
 
 
 if __name__ == "__main__":

@@ -13,13 +13,14 @@ from typing import Any
 
 from envs.render import RenderConfig, render
 from envs.tasks import CONTROL_FREQUENCY, TASKS
-from experiments.cells import named, publish, result_name, run_module
+from experiments.cells import named, publish, result_name, run_module, titles
 from wvm_rl import cli
 from wvm_rl.bench_sources import rows_of
 from wvm_rl.data.episodes import Dataset
 from wvm_rl.data.rates import frame_rate
 from wvm_rl.errors import InputError
 from wvm_rl.runs import finished_at
+from wvm_rl.scoreboard import cell, markdown_table
 from wvm_rl.scores import pooled
 from wvm_rl.values.clock import Blind
 from wvm_rl.values.wvm import DEFAULT, Wvm, WvmConfig
@@ -76,16 +77,13 @@ def main(config: LearnedLapsesConfig) -> None:
         for model in ("wvm", "clock"):
             own = [row for row in rows if row["model"] == model and task in ("all", row["task"])]
             found[f"{task}, {model}"] = pooled(own) | {"failures": sum(not row["success"] for row in own)}
-    lines = [
-        f"| task, model | successes | failures | {' | '.join(name.replace('_', ' ') for name in SHOWN)} |",
-        "|---" * (3 + len(SHOWN)) + "|",
-    ]
+    rows_shown = [["task, model", "successes", "failures", *titles(SHOWN)]]
     for name, scores in found.items():
-        cells = [f"{scores[key]:.3f} [{scores[f'{key}_ci95'][0]:.3f}, {scores[f'{key}_ci95'][1]:.3f}]" for key in SHOWN]
-        lines.append(f"| {name} | {scores['expert_trajectories']} | {scores['failures']} | {' | '.join(cells)} |")
-    table = "\n".join(lines)
+        counts = [str(scores[count]) for count in ("expert_trajectories", "failures")]
+        rows_shown.append([name, *counts, *(cell(scores, key) for key in SHOWN)])
+    table = markdown_table(rows_shown)
     text = (
-        f"{table}\n\nBehaviour cloning from {config.episodes} episodes, {config.updates} updates; "
+        f"{table}\nBehaviour cloning from {config.episodes} episodes, {config.updates} updates; "
         f"critic {source.fingerprint[:12]}."
     )
     commits = {finished_at(folder_of(config, task)) for task in config.tasks}

@@ -11,19 +11,21 @@ from itertools import product
 from envs.tasks import TASKS
 from experiments.ablations import SEED
 from experiments.cells import (
+    PAIRED,
+    SCORES,
     Cell,
     Cells,
     averaged,
     check,
     differences,
-    header,
-    header_of_differences,
     named,
     named_machine,
     publish,
+    titles,
 )
 from wvm_rl import cli
 from wvm_rl.errors import InputError
+from wvm_rl.scoreboard import markdown_table
 
 CELLS = Cells("unseen_task")
 
@@ -77,7 +79,7 @@ def report(config: UnseenTaskConfig) -> str:
     )
     commits = {cell["commit"] for pairs in found.values() for pair in pairs.values() for cell in pair}
     machines = sorted({machine for pairs in found.values() for machine in pairs})
-    text = f"{table(found)}\n\nMachines: {', '.join(machines)}; {budget}."
+    text = f"{table(found)}\nMachines: {', '.join(machines)}; {budget}."
     content = {
         task: {machine: {"unseen": unseen, "seen": seen} for machine, (unseen, seen) in pairs.items()}
         for task, pairs in found.items()
@@ -99,13 +101,14 @@ def finished(config: UnseenTaskConfig) -> Pairs:
 
 def table(found: Pairs) -> str:
     """Markdown: two lines a task, of the critic that never saw it and of the one that did; then their differences."""
-    lines, gaps = header("task", "critic", "trainings"), header_of_differences("unseen minus seen", "trainings")
+    rows = [["task", "critic", "trainings", *titles(SCORES)]]
+    gaps = [["unseen minus seen", "trainings", *titles(PAIRED)]]
     for task, machines in found.items():
         pairs = list(machines.values())
         for name, cells in zip(("unseen", "seen"), zip(*pairs)):
-            lines.append(f"| {task} | {name} | {len(pairs)} | {' | '.join(averaged(cells))} |")
-        gaps.append(f"| {task} | {len(pairs)} | {' | '.join(differences(pairs))} |")
-    return "\n".join([*lines, "", *gaps])
+            rows.append([task, name, str(len(pairs)), *averaged(cells)])
+        gaps.append([task, str(len(pairs)), *differences(pairs)])
+    return f"{markdown_table(rows)}\n{markdown_table(gaps)}"
 
 
 if __name__ == "__main__":
