@@ -34,6 +34,8 @@ def actor(
     rows: int,
     asked: Asked = Asked(),
     seed: int = 0,
+    cameras: int = 0,
+    size: int = 0,
 ) -> Act:
     """A function `act(obs [B,O], rollout [B], step [B]) -> actions [B, execute, A]` f32 in [-1,1], B <= rows.
 
@@ -46,6 +48,8 @@ def actor(
         params: of one seed (`Trained.seed`).
         rows: the fixed batch size, at least the number of live environments.
         seed: evaluation seed.
+        cameras: how many pictures a policy sees that was trained on pictures.
+        size: side of each.
     """
     if rows < 1:
         raise InputError(f"rows={rows} of the actor must be at least 1")
@@ -56,16 +60,23 @@ def actor(
     if asked.guidance != 1.0 and not trained:
         raise InputError(f"guidance={asked.guidance:g} of a policy without condition: there is none to guide to")
     statistics = jax.tree.map(jnp.asarray, statistics)
-    size = len(statistics.obs_mean)
+    wanted = (cameras, size, size, 3) if cameras else None
+    numbers = len(statistics.obs_mean)
     cond = None if asked.cond is None else jnp.asarray(asked.cond, jnp.float32)
     guided = {} if asked.guidance == 1.0 else {"guidance": jnp.float32(asked.guidance)}
     batched = _program(Constant(policy))
 
     def act(obs: np.ndarray, rollout: np.ndarray, step: np.ndarray) -> np.ndarray:
         count, state = len(obs), obs["state"] if obs.dtype.names else obs
-        if state.ndim != 2 or state.shape[1] != size:
+        pictures = obs["pictures"].shape[1:] if obs.dtype.names else None
+        if state.ndim != 2 or state.shape[1] != numbers:
             raise InputError(
-                f"observations have shape {state.shape}, the policy was trained on [B, {size}]: same keys?"
+                f"observations have shape {state.shape}, the policy was trained on [B, {numbers}]: same keys?"
+            )
+        if pictures != wanted:
+            raise InputError(
+                f"observations have pictures of shape {pictures}, the policy was trained on {wanted}: give its cameras "
+                "at its size, as `envs.observations.packed` puts them together"
             )
         if not count == len(rollout) == len(step) or count > rows:
             raise InputError(

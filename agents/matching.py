@@ -3,7 +3,7 @@
 Methods differ in how sharply their defaults select, and a method that keeps less data learns from less. `matched`
 solves a method's knob, a temperature or a threshold, for a wanted effective sample size (Kish 1965). Methods have
 their ranges: with its clip of 2 awr keeps at least about the share of samples with a positive advantage,
-filtered_bc_percentile reaches any share, and those without a knob (`AgentConfig.knob`) are refused.
+filtered_bc_percentile reaches any share but within ties, and those without a knob (`AgentConfig.knob`) are refused.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from wvm_rl.data.episodes import Episode
 from wvm_rl.errors import InputError
 
 SCANNED = 61  # settings of a knob, spread evenly over six decades
-TOLERANCE = 0.02  # of the effective sample size: thresholds move in steps of a sample, ties in larger ones
+TOLERANCE = 0.02  # in the effective sample size, at most a tenth of it: thresholds move by a sample, ties by more
 SAME = 1e-3  # sizes that differ by less are equally near: of their settings the mildest is taken
 
 
@@ -54,6 +54,7 @@ def matched(
         InputError: as in `knob`, or the method cannot reach that size on these advantages.
     """
     name, low, high = knob(config, ess)
+    tolerance = min(TOLERANCE, 0.1 * ess)
 
     def excess(setting: float) -> float:
         weight = replace(config, **{name: setting}).columns(advantage, values, episodes).weight
@@ -64,7 +65,7 @@ def matched(
     crossed = np.flatnonzero(apart[:-1] * apart[1:] <= 0)
     if not len(crossed):
         nearest = np.abs(apart).min()
-        if nearest > TOLERANCE:
+        if nearest > tolerance:
             sizes = apart.min() + ess, apart.max() + ess
             raise InputError(
                 f"match_ess={ess:g} is out of reach: agent.{name} gives {sizes[0]:.2f} to {sizes[1]:.2f} on these "
@@ -75,6 +76,6 @@ def matched(
     ends = settings[crossed[0]], settings[crossed[0] + 1]  # not every knob's size is monotone: the first way there
     found = replace(config, **{name: float(brentq(excess, *ends, xtol=1e-6 * ends[1]))})
     reached = effective_fraction(found.columns(advantage, values, episodes).weight)
-    if abs(reached - ess) > TOLERANCE:
-        raise InputError(f"match_ess={ess:g} falls between ties: the nearest of agent.{name} gives {reached:.2f}")
+    if abs(reached - ess) > tolerance:
+        raise InputError(f"match_ess={ess:g} falls between ties: the nearest of agent.{name} gives {reached:.3g}")
     return found

@@ -3,8 +3,9 @@
     act = load("runs/lift-...").actor()  # of the first training seed
     actions = act(obs, rollout, step)
 
-obs [1,O] holds the keys of `saved.observed` in their order, rollout and step [1] seed the noise; actions
-[1,execute,A] lie in [-1,1]; `load` is of this module.
+obs [1,O] holds the keys of `saved.observed` in their order, or is a record [1] of them and of its cameras' pictures
+(`envs.observations.packed`); rollout and step [1] seed the noise; actions [1,execute,A] lie in [-1,1]; `load` is of
+this module.
 """
 
 import json
@@ -50,8 +51,9 @@ class Saved:
 
     def actor(self, position: int = 0, rows: int = 1, seed: int = 0) -> Act:
         """The policy of the training seed at `position` as a function of observations (`agents.acting.actor`)."""
-        weights_of = self.trained.seed(position)
-        return actor(self.policy, weights_of, self.trained.statistics, rows, self.asked[position], seed)
+        cameras, size = len(self.observed["cameras"]), self.observed["size"]
+        given = self.policy, self.trained.seed(position), self.trained.statistics
+        return actor(*given, rows, self.asked[position], seed, cameras, size)
 
 
 def save(folder: Path, saved: Saved) -> None:

@@ -49,7 +49,7 @@ def test_rows_with_pictures_do_not_depend_on_position_or_company():
     policy, rng = Seeing(POLICIES[0]), np.random.default_rng(2)
     params = policy.init(jax.random.key(0), Spec(9, 3, cameras=2))
     params["outer"]["kernel"] = 0.1 * jax.random.normal(jax.random.key(1), params["outer"]["kernel"].shape)
-    act = actor(policy, params, STATISTICS, 4)
+    act = actor(policy, params, STATISTICS, 4, cameras=2, size=16)
     shown = rng.integers(0, 256, (4, 2, 16, 16, 3)).astype(np.uint8)
     obs = np.stack([packed(*each) for each in zip(OBS, map(list, shown))])
     rollout, step = np.arange(4), np.zeros(4, int)

@@ -128,6 +128,9 @@ def test_sizes_out_of_reach_are_refused():
     tied = np.array([1.0] * 5 + [0.0] * 5)
     with pytest.raises(InputError, match=r"match_ess=0.7 falls between ties: the nearest of agent.keep gives"):
         matched(FilteredBCPercentileConfig(), 0.7, tied, VALUES, TOY)
+    few = np.where(np.arange(1000) < 20, 2.0, np.linspace(0, 1, 1000))  # the best 2 % are tied
+    with pytest.raises(InputError, match=r"match_ess=0.002 .* 0.02"):
+        matched(FilteredBCPercentileConfig(), 0.002, few, values(episodes((1000,))), episodes((1000,)))
 
 
 def test_methods_say_whether_they_condition():

@@ -231,6 +231,8 @@ def test_predictions_that_do_not_fit_are_refused(tmp_path, fresh):
         (lambda table: table.assign(frame=table["frame"] + 30), r"must differ and lie in 0\.\.39"),
         (lambda table: table.assign(value=np.nan), "not finite"),
         (lambda table: table.assign(value="high"), "not finite numbers"),
+        (lambda table: table.assign(value=True), "not finite numbers"),
+        (lambda table: table.assign(episode=-1), "column episode must hold whole numbers, counted from 0"),
     ):
         with pytest.raises(InputError, match=message):
             values(change)

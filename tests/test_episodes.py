@@ -39,6 +39,17 @@ def test_what_is_written_is_read(whole):
     assert whole[0].lapses.shape == (0, 3)
 
 
+def test_frames_that_begin_late_are_read_from_the_first_on(tmp_path):
+    path = dataset(tmp_path / "d.hdf5", [episode(0, 100)]).path
+    with h5py.File(path, "r+") as file:
+        frames = file["data/demo_0/frames"]
+        for name in ("workspace", "step"):
+            kept = frames[name][6:]
+            del frames[name]
+            frames[name] = kept
+    np.testing.assert_array_equal(Dataset(path).frames(0, "workspace", 2.0)[1], np.arange(30, 100, 10))
+
+
 def test_layout_is_robomimics(whole):
     with h5py.File(whole.path) as file:
         assert json.loads(file["data"].attrs["env_args"]) == ENV_ARGS

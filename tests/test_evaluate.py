@@ -16,6 +16,7 @@ from agents.policies.base import Spec
 from agents.policies.seeing import Seeing
 from agents.saved import Saved, load, save
 from agents.trainer import Trained
+from envs.observations import packed
 from envs.tasks import EVERY
 from tests.test_train import job
 from wvm_rl.config import GROUPS, EvaluationConfig
@@ -120,7 +121,15 @@ def test_saved_policies_are_read_as_they_were(tmp_path, name, cond, cameras):
     for ours, theirs in zip(read.asked, asked):
         np.testing.assert_array_equal(ours.cond, theirs.cond)
         assert ours.guidance == theirs.guidance
-    if not cameras:
-        given = rng.normal(size=(1, 5)).astype(np.float32), np.zeros(1, int), np.zeros(1, int)
-        alone = actor(policy, read.trained.seed(1), statistics, 1, asked[1])
-        np.testing.assert_array_equal(read.actor(1)(*given), alone(*given))
+    state, keys = rng.normal(size=5).astype(np.float32), (np.zeros(1, int), np.zeros(1, int))
+
+    def seen(cameras, size):
+        return packed(state, [np.full((size, size, 3), 90, np.uint8)] * cameras)[None]
+
+    alone = actor(policy, read.trained.seed(1), statistics, 1, asked[1], cameras=cameras, size=16)
+    np.testing.assert_array_equal(read.actor(1)(seen(cameras, 16), *keys), alone(seen(cameras, 16), *keys))
+    for misfit in (0, 3) if cameras else (1,):
+        with pytest.raises(InputError, match=r"observations have pictures of shape .*, the policy was trained on"):
+            read.actor(1)(seen(misfit, 16), *keys)
+    with pytest.raises(InputError, match=r"pictures of shape \(2, 32, 32, 3\)"):
+        read.actor(1)(seen(2, 32), *keys)

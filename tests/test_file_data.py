@@ -117,6 +117,8 @@ def test_files_that_do_not_fit_are_refused(file):
         ({"type": "OSC_POSE", "control_delta": False}, "control_delta=False"),  # robosuite 1.4
         ({"body_parts": {"right": {"type": "OSC_POSE", "input_type": "absolute"}}}, "input_type=absolute"),
         ({"body_parts": {"right": {"type": "JOINT_POSITION", "input_type": "delta"}}}, "type=JOINT_POSITION"),
+        ({"type": "OSC_POSE", "output_max": [0.2] * 6}, r"output_max=\[0.2, .*\]"),
+        ({"type": "OSC_POSE", "input_max": 1, "output_min": "low"}, "output_min=low"),
     ],
 )
 def test_actions_of_another_kind_are_refused(file, controller, message):
@@ -130,7 +132,9 @@ def test_actions_of_another_kind_are_refused(file, controller, message):
 
 def test_what_moves_other_parts_does_not_matter(file):
     """As robosuite's own file of the controller BASIC."""
-    parts = {"torso": {"type": "JOINT_POSITION"}, "right": {"type": "OSC_POSE", "input_type": "delta"}}
+    reach = [0.05, 0.05, 0.05, 0.5, 0.5, 0.5]
+    arm = {"type": "OSC_POSE", "input_type": "delta", "input_max": 1, "output_max": reach, "input_ref_frame": "world"}
+    parts = {"torso": {"type": "JOINT_POSITION"}, "right": arm}
     with h5py.File(file, "r+") as opened:
         env_args = json.loads(opened["data"].attrs["env_args"])
         env_args["env_kwargs"]["controller_configs"] = {"type": "BASIC", "body_parts": {"arms": parts}}

@@ -69,6 +69,9 @@ def test_a_resumed_run_repeats_no_line(tmp_path):
     second.log("policy", {"step": 20, "loss": 2.0})
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [(line["stage"], line["step"]) for line in lines] == [("policy", 10), ("other", 25), ("policy", 20)]
+    (tmp_path / "metrics.jsonl").write_text('{"stage": "policy", 10}\n{"stage": "policy", "step": 20}\n')
+    with pytest.raises(InputError, match=r"metrics\.jsonl is damaged: delete it and run again"):
+        Run.open(tmp_path, SETTINGS, WandbConfig(), {}).log("policy", {"step": 20})
 
 
 def test_a_run_is_finished_where_it_went_on_last(tmp_path, monkeypatch):

@@ -40,8 +40,9 @@ def evaluate(
     """
     evaluation = config.evaluation
     workers, count, states = _workers(config), evaluation.rollouts, initial_states(config)
+    seen = len(config.obs.cameras), config.obs.size
     acts = [
-        actor(config.acting, trained.seed(position), trained.statistics, ROWS, each, evaluation.seed)
+        actor(config.acting, trained.seed(position), trained.statistics, ROWS, each, evaluation.seed, *seen)
         for position, each in enumerate(asked)
     ]
     shown = range(max(evaluation.videos, evaluation.keep))

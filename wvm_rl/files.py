@@ -1,6 +1,7 @@
 """Files and folders are written whole or not at all."""
 
 import fcntl
+import json
 import os
 import shutil
 import sys
@@ -79,6 +80,23 @@ def exclusive(path: Path, wait: bool = True) -> Iterator[None]:
         except OSError as error:  # of Lustre, unless it is mounted with them
             raise InputError(f"{path.parent} cannot be locked ({error.strerror}): choose a folder elsewhere") from error
         yield
+
+
+def forget(path: Path, stage: str, step: float) -> None:
+    """Drops a stage's rows from `step` on from a JSON-lines file of metrics, and a last one that a kill cut short.
+
+    Raises:
+        InputError: the file is damaged.
+    """
+    if not path.exists():
+        return
+    try:
+        rows = [json.loads(line) for line in path.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")]
+        kept = [row for row in rows if row["stage"] != stage or row["step"] < step]
+    except (ValueError, TypeError, KeyError) as error:
+        raise InputError(f"{path} is damaged: delete it and run again, nothing else is lost") from error
+    with atomic(path) as partial:
+        partial.write_text("".join(json.dumps(row) + "\n" for row in kept))
 
 
 def once(path: Path, make: Callable[[], object]) -> Path:

@@ -20,6 +20,17 @@ from wvm_rl.values.wvm import Wvm
 
 ACTIONS = 7  # numbers of an action: changes of the hand's place and turn, and the gripper
 PANDA_HAND = "finger_joint1"  # in the XML of a model
+REACH = [0.05] * 3 + [0.5] * 3  # metres and radians that actions of 1 ask for
+CONTROLLER: dict[str, Any] = {  # settings of robosuite's arm controller; no arm's base is turned: any input_ref_frame
+    "type": "OSC_POSE",
+    "control_delta": True,
+    "input_type": "delta",
+    "impedance_mode": "fixed",
+    "input_max": 1,
+    "input_min": -1,
+    "output_max": REACH,
+    "output_min": [-each for each in REACH],
+}
 
 
 @dataclass
@@ -96,11 +107,21 @@ def _check_environment(found: Dataset, env: TaskConfig) -> None:
                 "its episodes are of"
             )
     for name, wanted, value in _controls(given.get("controller_configs")):
-        if value != wanted:
+        if not _same(value, wanted):
             raise InputError(
                 f"{found.path}: its controller has {name}={value}, policies here act by changes of the hand's pose "
                 f"({name}={wanted}): convert the actions first"
             )
+
+
+def _same(value: Any, wanted: Any) -> bool:
+    """Whether a setting is the one wanted; a number may stand for six."""
+    if isinstance(wanted, (str, bool)):
+        return bool(value == wanted)
+    try:
+        return np.allclose(np.asarray(value, float), wanted)
+    except (TypeError, ValueError):
+        return False
 
 
 def _controls(controller: Any) -> Iterator[tuple[str, Any, Any]]:
@@ -109,7 +130,7 @@ def _controls(controller: Any) -> Iterator[tuple[str, Any, Any]]:
         return
     parts = controller.get("body_parts", {})  # robosuite 1.5; before, the settings are the arm's
     arm = parts.get("arms", parts).get("right", {}) if parts else controller
-    for name, wanted in (("type", "OSC_POSE"), ("control_delta", True), ("input_type", "delta")):
+    for name, wanted in CONTROLLER.items():
         if name in arm:
             yield name, wanted, arm[name]
 

@@ -13,7 +13,7 @@ import pandas as pd
 import yaml
 
 from wvm_rl.errors import InputError
-from wvm_rl.files import atomic
+from wvm_rl.files import atomic, forget
 from wvm_rl.fingerprint import fingerprint
 from wvm_rl.mirror import Mirror, WandbConfig
 from wvm_rl.provenance import provenance
@@ -68,12 +68,8 @@ class Run:
         A resumed run repeats the steps after its last checkpoint; the earlier lines of those are dropped.
         """
         path = self.folder / "metrics.jsonl"
-        if stage not in self._logged and path.exists():
-            whole = [line for line in path.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")]
-            lines = [_parsed(path, json.loads, line) for line in whole]  # a kill may have cut the last one short
-            kept = [line for line in lines if line["stage"] != stage or line["step"] < metrics["step"]]
-            with atomic(path) as partial:
-                partial.write_text("".join(json.dumps(line) + "\n" for line in kept))
+        if stage not in self._logged:
+            forget(path, stage, metrics["step"])
         self._logged.add(stage)
         with path.open("a") as file:
             file.write(json.dumps(_plain({"stage": stage, **metrics})) + "\n")

@@ -17,6 +17,6 @@ def frame_rate(least: float, steps: int) -> int:
 
 
 def nearest(step: np.ndarray, interval: float) -> np.ndarray:
-    """Rows of the control steps [F] that are nearest to each moment 0, interval, 2 interval, ... up to the last."""
-    moments = np.arange(0, step[-1] + 0.5, interval)  # the last frame is nearest to one of them at most
+    """Rows of the control steps [F] that are nearest to the first, to one `interval` after it, ... up to the last."""
+    moments = np.arange(step[0], step[-1] + 0.5, interval)  # the last frame is nearest to one of them at most
     return np.abs(step[:, None] - moments).argmin(0)

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from wvm_rl import checkpoint, sharding
 from wvm_rl.errors import InputError
-from wvm_rl.files import atomic
+from wvm_rl.files import forget
 from wvm_rl.model.training import Batch, Training
 from wvm_rl.model.weights import Params
 
@@ -27,13 +27,8 @@ class Metrics:
     def __init__(self, path: Path, stage: str, step: int):
         self.path, self.stage = path, stage
         path.parent.mkdir(parents=True, exist_ok=True)
-        rows = (
-            [json.loads(line) for line in path.read_text().splitlines() if line.endswith("}")] if path.exists() else []
-        )
-        kept = [row for row in rows if row["stage"] != stage or row["step"] <= step]
         if sharding.is_first():
-            with atomic(path) as partial:
-                partial.write_text("".join(json.dumps(row) + "\n" for row in kept))
+            forget(path, stage, step + 1)
 
     def add(self, step: int, values: dict[str, float]) -> None:
         """Appends a row.

@@ -42,16 +42,18 @@ def _table(path: Path, columns: Sequence[str], value: str) -> pd.DataFrame:
         raise InputError(f"{path}: cannot be read as parquet ({str(error).splitlines()[0]})") from error
     if missing := [column for column in columns if column not in table]:
         raise InputError(f"{path} lacks column {missing[0]}: it needs {', '.join(columns)}")
-    if not pd.api.types.is_numeric_dtype(table[value]) or np.isinf(table[value].to_numpy(float)).any():
+    if not _number(table[value]) or np.isinf(table[value].to_numpy(float)).any():
         raise InputError(f"{path}: column {value} has values that are not finite numbers: remove those rows")
     for column in (name for name in columns if name in NUMBERS):
-        kind = pd.api.types
-        number = kind.is_numeric_dtype(table[column]) and not kind.is_bool_dtype(table[column])
-        numbers = table[column].to_numpy(float, na_value=np.nan) if number else np.array([np.nan])
-        if not ((np.abs(numbers) < 2**53) & (numbers == np.round(numbers))).all():
+        numbers = table[column].to_numpy(float, na_value=np.nan) if _number(table[column]) else np.array([np.nan])
+        if not ((numbers >= 0) & (numbers < 2**53) & (numbers == np.round(numbers))).all():
             raise InputError(f"{path}: column {column} must hold whole numbers, counted from 0")
         table[column] = numbers.astype(np.int64)
     return table
+
+
+def _number(column: pd.Series) -> bool:
+    return pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column)
 
 
 def _progress(path: Path, column: pd.Series) -> np.ndarray:

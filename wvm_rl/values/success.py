@@ -11,7 +11,7 @@ from wvm_rl.values.base import ValueConfig, Values
 
 
 class Success:
-    """V(t) = success * discount^(T-1-t), the discounted return of a reward of 1 at the end (the paper, Eq. 2).
+    """V(t) = success * discount^(T-1-t), the discounted return of a reward of 1 at a success's end.
 
     A constant 1 or 0 would carry no advantage; discounting makes all steps of a success advance, the last ones most,
     and leaves failures flat at 0.
