@@ -21,7 +21,7 @@ def recorder(config: Any, parts: Path) -> Callable[[int | None], dict]:
         parts: folder of the part files `000012.hdf5`.
     """
     simulation = Simulation(config.env)
-    names = [config.camera, *(f"{config.camera}.{look}" for look in config.looks)] if config.fps else []
+    names = config.cameras if config.fps else []
     cameras = [Camera(name, config.size) for name in names]
     interval = frame_interval(config.fps) if config.fps else 1
     frames: list[list[np.ndarray]] = []
