@@ -196,20 +196,27 @@ def encoded(whole, folder):
     return shutil.copytree(whole[0], folder / "copy", ignore=shutil.ignore_patterns("wvm-*"))
 
 
-def test_killed_stages_resume_to_the_same_critic_and_are_made_once(whole, tmp_path, monkeypatch):
-    """Trained without a stop, then on after a SIGKILL in the last stage, then not at all."""
+@pytest.fixture(scope="module")
+def begun(whole, tmp_path_factory):
+    """The folder that a SIGKILL in the last stage left; copy it to go on."""
+    folder = encoded(whole, tmp_path_factory.mktemp("begun"))
+    command = [sys.executable, "-c", KILLED, str(folder)]
+    killed = subprocess.run(command, env=os.environ | QUICK | {"PYTHONPATH": "."}, cwd=Path(__file__).parents[1])
+    assert killed.returncode == -signal.SIGKILL
+    return folder
+
+
+def test_killed_stages_resume_to_the_same_critic_and_are_made_once(whole, begun, tmp_path, monkeypatch):
+    """Trained without a stop, then on after a kill, then not at all."""
     _, critic, scores, made = whole
     assert scores["wvm step"] == 24 and np.isfinite(scores["wvm held_out_rmse"]) and made == list(range(24))
 
-    folder, steps = encoded(whole, tmp_path), []
+    folder, steps = shutil.copytree(begun, tmp_path / "copy"), []
 
     def rows_of(size, seed, step, batch):
         steps.append(step)
         return shuffled_rows(size, seed, step, batch)
 
-    command = [sys.executable, "-c", KILLED, str(folder)]
-    killed = subprocess.run(command, env=os.environ | QUICK | {"PYTHONPATH": "."}, cwd=Path(__file__).parents[1])
-    assert killed.returncode == -signal.SIGKILL
     monkeypatch.setattr(module, "shuffled_rows", rows_of)
     for expected in (list(range(20, 24)), []):
         steps.clear()
@@ -275,13 +282,13 @@ def test_what_cannot_be_trained_is_refused_before_collecting(override, message, 
     assert [path.name for path in tmp_path.iterdir()] == ["full"]
 
 
-def hosts(root: Path, die_at: int = -1) -> list[subprocess.Popen]:
+def hosts(root: Path) -> list[subprocess.Popen]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     return [
         subprocess.Popen(
-            [sys.executable, "-m", "tests.two_hosts", str(root), str(port), str(index), str(die_at)],
+            [sys.executable, "-m", "tests.two_hosts", str(root), str(port), str(index)],
             env=os.environ | QUICK,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -291,17 +298,14 @@ def hosts(root: Path, die_at: int = -1) -> list[subprocess.Popen]:
     ]
 
 
-def test_two_processes_train_what_one_does(whole, tmp_path):
-    """Killed after a checkpoint and started again, two hosts that share the parameters end where one ends."""
-    two = encoded(whole, tmp_path)
-
-    killed = [(process.communicate(timeout=600), process.returncode) for process in hosts(two, die_at=22)]
-    assert all(code != 0 for _, code in killed)
+def test_two_processes_train_what_one_does(whole, begun, tmp_path):
+    """Two hosts that share the parameters go on from one's checkpoint, end where one ends, and one reads theirs."""
+    two = shutil.copytree(begun, tmp_path / "two")
     (folder,) = two.glob("wvm-*")
-    assert [path.name for path in (folder / "checkpoints").iterdir()] == ["step_000000020"], killed
+    assert [path.name for path in (folder / "checkpoints").iterdir()] == ["step_000000020"]
     ended = [(process.communicate(timeout=600), process.returncode) for process in hosts(two)]
     assert [code for _, code in ended] == [0, 0], ended
-    assert len({output.splitlines()[-1] for (output, _), _ in ended}) == 1  # both hold the same critic
+    (made,) = {output.splitlines()[-1] for (output, _), _ in ended}  # both hold the same critic
 
     found = load_file(folder / "params.safetensors")
     for name, value in whole[1].part("wvm").items():
@@ -310,6 +314,8 @@ def test_two_processes_train_what_one_does(whole, tmp_path):
     for found, expected in zip(rows(folder), rows(one), strict=True):
         assert found.pop("stage") == expected.pop("stage")
         assert found == pytest.approx(expected, rel=1e-5)  # loss and norm of the gradient, means over steps
+    (folder / "params.safetensors").unlink()
+    assert train(Stages(small(), corpus(), two))[0].fingerprint == made
 
 
 def test_the_video_stream_learns_first_and_stays_frozen(whole, tmp_path):
