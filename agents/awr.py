@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from agents.base import AgentConfig, Columns
+from agents.base import AgentConfig, Columns, Knob
 from wvm_rl.data.episodes import Episode
 from wvm_rl.errors import InputError
 
@@ -20,7 +20,7 @@ from wvm_rl.errors import InputError
 class AWRConfig(AgentConfig):
     """Advantage-weighted regression: w = min(exp(tau * advantage), clip)."""
 
-    knob = "tau", 0.0, 1e4
+    knobs = Knob("tau", 0.0, 1e4), Knob("tau", 0.0, 1e4, {"clip": 1e6})  # the paper's clip keeps most of what gains
 
     tau: float = 10.0  # inverse temperature, 1 / value; 10 for chunks of 1 s on simulated tasks, 2 on robots (E.7)
     clip: float = 2.0  # largest weight, delta in E.7

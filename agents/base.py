@@ -1,6 +1,6 @@
 """What every extraction method gives the trainer: one weight and, if it conditions, one condition per sample."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
@@ -23,21 +23,30 @@ class Columns(NamedTuple):
     hidden: float = 0.0
 
 
+class Knob(NamedTuple):
+    """A setting that changes how many samples count (`agents.matching`), its extremes, and what is set with it."""
+
+    name: str
+    low: float
+    high: float
+    beside: Mapping[str, float] = {}
+
+
 @dataclass
 class AgentConfig:
-    """An extraction method: its knobs and the pure function from advantages to columns.
+    """An extraction method: its settings and the pure function from advantages to columns.
 
     Subclasses implement `columns`; those that condition also implement `act_cond` and say so by `conditions`.
 
     Attributes:
         conditions: whether the policy is conditioned: whether the columns have a `cond`.
         scale_free: whether only sign and order of the advantages matter, so that `value.scale=rank` changes nothing.
-        knob: setting that changes how many samples count, and its extremes (`agents.matching`); None if there is none.
+        knobs: settings that change how many samples count, in the order in which they are tried.
     """
 
     conditions: ClassVar[bool] = False
     scale_free: ClassVar[bool] = False
-    knob: ClassVar[tuple[str, float, float] | None] = None
+    knobs: ClassVar[tuple[Knob, ...]] = ()
 
     def columns(self, advantage: np.ndarray, values: Sequence[np.ndarray], episodes: Sequence[Episode]) -> Columns:
         """Columns of the dataset.
@@ -62,6 +71,13 @@ class AgentConfig:
     def act_cond(self, columns: Columns) -> np.ndarray | None:
         """Condition [C] f32 to ask for when acting; None for a method that does not condition."""
         return None
+
+    def counted(self, columns: Columns) -> np.ndarray:
+        """How much each sample counts for what is acted on, [N]: its weight, if it has the condition asked for."""
+        asked = self.act_cond(columns)
+        if columns.cond is None or asked is None:
+            return columns.weight
+        return columns.weight * np.equal(columns.cond, asked).all(1)
 
 
 def checked(advantage: np.ndarray, values: Sequence[np.ndarray], episodes: Sequence[Episode]) -> np.ndarray:

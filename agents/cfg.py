@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from agents.base import AgentConfig, Columns, best
+from agents.base import AgentConfig, Columns, Knob, best
 from wvm_rl.data.episodes import Episode
 from wvm_rl.errors import InputError
 
@@ -29,6 +29,7 @@ class CFGConfig(AgentConfig):
 
     conditions = True
     scale_free = True
+    knobs = (Knob("optimal", 1e-6, 1 - 1e-6),)
 
     optimal: float = 0.0  # share of samples that counts as optimal, the best; 0: those with advantage >= 0
     drop: float = 0.1  # share of training samples whose optimality is hidden

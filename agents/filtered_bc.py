@@ -11,14 +11,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from agents.base import AgentConfig, Columns, best
+from agents.base import AgentConfig, Columns, Knob, best
 from wvm_rl.data.episodes import Episode
 from wvm_rl.errors import InputError
 
 
 @dataclass
 class FilteredBCBinaryConfig(AgentConfig):
-    """Filtered cloning, binary: imitates the samples whose advantage is not negative."""
+    """Filtered cloning, binary: imitates the samples whose advantage is not negative.
+
+    Without a knob: with another threshold it is the percentile filter.
+    """
 
     scale_free = True
 
@@ -31,7 +34,7 @@ class FilteredBCPercentileConfig(AgentConfig):
     """Filtered cloning, percentile: imitates the share `keep` of samples with the highest advantage."""
 
     scale_free = True
-    knob = "keep", 1e-6, 1.0
+    knobs = (Knob("keep", 1e-6, 1.0),)
 
     keep: float = 0.7  # share of the training set's samples that is kept (E.6); ties with the last one are kept too
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from agents.base import AgentConfig, Columns
+from agents.base import AgentConfig, Columns, Knob
 from wvm_rl.data.episodes import Episode
 from wvm_rl.errors import InputError
 
@@ -23,7 +23,7 @@ EPSILON = 1e-6
 class RABCConfig(AgentConfig):
     """Reward-aligned cloning: full weight above `kappa`, none below 0, a soft one between."""
 
-    knob = "kappa", 0.0, 2.0
+    knobs = (Knob("kappa", 0.0, 2.0),)  # from a filter at 0 to the soft weight alone: a narrow range
 
     kappa: float = 0.01  # advantage from which a sample counts fully, value; 0.01 is LeRobot's
 

@@ -34,7 +34,7 @@ NEUTRAL = {
 }
 # Edits that left all that was recorded before as it was, bit for bit, and so its name: file and hash now -> hash then.
 SAME = {  # hands may start raised; what cannot be drawn is refused in a line; another module writes, what is solved
-    # at once is refused, texts may be bytes; a model's uploads are hashed once
+    # at once is refused, texts may be bytes; a model's uploads are hashed once; cameras as the collection names them
     "camera 9cc930f407eab177": "3616e2513bfe68ce22e42d4c5ff952146be561663a4b7d79ee4f7d10861eb78e",
     "recorder 05d946d36da07639": "6be5f411baa5c4350ed3edd68ad074191ae563e90468c1fb82c745945c5025a7",
     "render 858e9b652ce1c9ab": "6d1905f66cf9e29d1e459f95204ca9595a4a0a6301865725b7b0ab1d953d3e72",

@@ -36,7 +36,7 @@ README = Path(__file__).parents[1] / "README.md"
 TABLE = re.compile(r"(<!-- table: (\w+) ?([^\n]*?) -->)\n(?:(?!<!--).)*(<!-- end -->)", re.DOTALL)
 SCORES = ("Hesitation-RMSE", "Retry-VOC", "Expert-VOC", "Cycle-VOC", "failure AUROC", "lapse AUROC")
 COMPARED = ("Hesitation-RMSE", "Retry-VOC", "lapse AUROC")
-SHIFTED = ("Hesitation-RMSE", "Retry-VOC", "Expert-VOC", "lapse AUROC")
+SHIFTED = ("Hesitation-RMSE", "Retry-VOC", "Expert-VOC", "failure AUROC", "lapse AUROC")
 RATES = (("success_rate", "ci95"), ("success_in_budget", "in_budget_ci95"))
 OTHERS = {
     "frame": "regressor on one frame",

@@ -79,13 +79,24 @@ def test_cfg_marks_the_optimal_and_hides_some():
 
 
 @pytest.mark.parametrize(
-    ("config", "ess"), [(AWRConfig(), 0.8), (FilteredBCPercentileConfig(), 0.3), (RABCConfig(), 0.7)]
+    ("config", "ess"),
+    [
+        (AWRConfig(), 0.8),
+        (AWRConfig(), 0.5),  # which it cannot have with its clip of 2
+        (FilteredBCPercentileConfig(), 0.5),
+        (CFGConfig(), 0.5),
+        (RABCConfig(), 0.7),
+    ],
 )
 def test_knobs_are_solved_for_one_effective_sample_size(config, ess):
     toy = episodes((300, 200))
     advantage = np.random.default_rng(0).normal(0.05, 0.1, 500)
     found = matched(config, ess, advantage, values(toy), toy)
-    assert effective_fraction(found.columns(advantage, values(toy), toy).weight) == pytest.approx(ess, abs=0.02)
+    columns = found.columns(advantage, values(toy), toy)
+    share = effective_fraction(columns.weight) if columns.cond is None else (columns.cond == 1).mean()
+    assert share == pytest.approx(ess, abs=0.02)
+    if isinstance(found, AWRConfig):
+        assert found.clip == (2 if ess == 0.8 else 1e6)
     with pytest.raises(InputError, match=r"match_ess=1.5 must be"):
         matched(config, 1.5, advantage, values(toy), toy)
 
@@ -119,8 +130,13 @@ def test_of_sizes_out_of_reach_the_nearest_is_taken():
 
 
 def test_sizes_out_of_reach_are_refused():
-    with pytest.raises(InputError, match="BCConfig has no knob"):
-        matched(BCConfig(), 0.5, ADVANTAGE, VALUES, TOY)
+    for config in (BCConfig(), FilteredBCBinaryConfig(), RCPConfig()):
+        with pytest.raises(InputError, match=f"{type(config).__name__} has no knob"):
+            matched(config, 0.5, ADVANTAGE, VALUES, TOY)
+    with pytest.raises(InputError, match=r"match_ess=0.3 is out of reach: agent.kappa gives 0.\d+ to 0.\d+ on"):
+        matched(RABCConfig(), 0.3, ADVANTAGE, VALUES, TOY)
+    with pytest.raises(InputError, match=r"match_ess=0.3 is out of reach: agent.tau"):  # with the clip that is given
+        matched(AWRConfig(clip=1.5), 0.3, ADVANTAGE, VALUES, TOY)
     with pytest.raises(InputError, match=r"match_ess=0.5 solves for agent.tau, which is given as 3: give one of them"):
         matched(AWRConfig(tau=3), 0.5, ADVANTAGE, VALUES, TOY)
     with pytest.raises(InputError, match=r"match_ess=0.05 is out of reach: agent.tau gives 0.\d+ to 1.00"):

@@ -44,7 +44,7 @@ def test_a_samples_kind_is_that_of_its_chunk(samples):
 def test_weights_are_split_by_kind(samples):
     awr = samples(AWRConfig())
     found = inspected(awr, HORIZON)
-    assert found["auroc"] > 0.98 and found["knob"] == {"tau": 10.0} and warning(found, awr, 32) is None
+    assert found["auroc"] > 0.98 and found["knob"] == {"tau": 10.0, "clip": 2.0} and warning(found, awr, 32) is None
     still = found["kinds"]["hesitation"]
     assert (still["share"], still["mean_weight"]) == pytest.approx((0.16, 1.0))
     assert found["kinds"]["progress"]["mean_weight"] > 1.2
@@ -55,6 +55,8 @@ def test_no_information_is_warned_of(samples):
     bc, cfg = samples(BCConfig()), samples(CFGConfig(optimal=0.5))
     assert "favoured alike" in warning(inspected(bc, HORIZON), bc, 32)
     assert inspected(cfg, HORIZON)["auroc"] > 0.7  # by what it is conditioned on
+    shares = [inspected(each, HORIZON)["asked_fraction"] for each in (bc, cfg)]
+    assert shares == [None, (cfg.columns[0].cond > 0).mean()]
     noise = Columns(np.random.default_rng(0).random(300).astype(np.float32))
     bc.columns[0] = noise
     assert "no better than by chance" in warning(inspected(bc, HORIZON), bc, 32)

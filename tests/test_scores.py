@@ -67,6 +67,18 @@ def test_clock_and_constant(clips):
     assert content["rejected"] == 2
 
 
+def test_speed_stands_beside_the_scores_of_its_model(clips):
+    found, speed = rows(clips, Blind("clock"), Blind("walk")), {"windows_per_second": 9.0}
+    content = {
+        name: report(found, None, CONDITIONS, {name: speed | {"windows_per_second_by": {"lift": 7.0}}})
+        for name in ("clock", "walk")
+    }
+    for name, each in content.items():
+        assert each["models"][name]["windows_per_second"] == 9
+        assert each["models"][name]["tasks"]["lift"]["windows_per_second"] == 7
+    assert content["clock"]["windows_per_second"] == 9 and "windows_per_second" not in content["walk"]
+
+
 def test_the_oracle_tells_lapses_from_progress(clips):
     plain = {("lift", "bench"): clips["lift", "bench"]}
     scores = pooled(rows(plain, Oracle()))
@@ -74,6 +86,22 @@ def test_the_oracle_tells_lapses_from_progress(clips):
     difference = compared(rows(plain, Oracle()), rows(plain, Blind("constant")))
     assert difference["lapse_auroc"] == 0.5 and difference["retry_voc"] == pytest.approx(1)
     assert difference["hesitation_rmse"] < 0
+
+
+def test_hesitation_rmse_is_the_mean_of_each_trajectory_not_of_all_frames(tmp_path):
+    # pooled over frames the longer one would count more: sqrt((4 * 0.1^2 + 12 * 0.3^2) / 16) = 0.26
+    bounds, errors = [(60, 79), (60, 119)], [0.1, 0.3]
+    episodes = [episode(index, 200, [("hesitation", *each)]) for index, each in enumerate(bounds)]
+    films = dataset(tmp_path / "films.hdf5", episodes)
+    values = [bench_truth(200, *each, "hesitation") + error for each, error in zip(bounds, errors)]
+    assert pooled(trajectories("lift", "mine", "bench", films, values, 20))["hesitation_rmse"] == pytest.approx(0.2)
+
+
+def test_frozen_range_is_the_highest_minus_the_lowest_value(tmp_path):
+    # not the last minus the first, and not rounded as for Memory-VOC
+    films = dataset(tmp_path / "films.hdf5", [episode(0, 15)])
+    value = np.interp(np.arange(15), [0, 5, 10, 14], [0.2, 0.503, 0.3, 0.3])
+    assert pooled(trajectories("lift", "mine", "frozen", films, [value], 20))["frozen_range"] == pytest.approx(0.303)
 
 
 def test_pooling_goes_from_trajectories_over_tasks():

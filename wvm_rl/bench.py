@@ -177,12 +177,11 @@ def main(config: BenchConfig, folder: Path) -> None:
         with run.stage("speed"):
             speed = labelling_speed(critic, {task: datasets[task, "bench"] for task in config.tasks})
     with run.stage("scores"):
-        conditions: dict[str, Any] = {"fps": config.fps, "horizon_k": config.horizon_k, "seed": config.seed, **speed}
+        conditions: dict[str, Any] = {"fps": config.fps, "horizon_k": config.horizon_k, "seed": config.seed}
         if "wvm" in config.models:
             conditions["critic_fps"] = critic.fps
-        content = report(rows, FLOOR if FLOOR in sources else None, conditions)
-        for task, rate in speed.get("windows_per_second_by", {}).items():
-            content["models"]["wvm"]["tasks"][task]["windows_per_second"] = rate
+        content = report(rows, FLOOR if FLOOR in sources else None, conditions, {"wvm": speed} if speed else {})
+        content["caption"] = scoreboard.caption(content)
     run.write_rows("trajectories.parquet", rows)
     shown = [name for name in sources if name not in BLIND and name != FLOOR] or list(sources)
     shown = shown[: 1 + len(figures.OTHERS)]
@@ -193,7 +192,7 @@ def main(config: BenchConfig, folder: Path) -> None:
             partial.write_text(text)
     run.finish(content | {"critic": wvm.fingerprint, "wall_seconds": run.seconds}, "bench.json")
     console = Console(width=None if Console().is_terminal else 220)
-    console.print(*scoreboard.tables(content), scoreboard.caption(content), sep="\n")
+    console.print(*scoreboard.tables(content), content["caption"], sep="\n")
     if speed:
         share = f"{speed['vae_share']:.0%} of it the VAE"
         print(f"{speed['windows_per_second']:.0f} windows a second on {speed['cores']} cores, {share}")

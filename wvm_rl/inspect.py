@@ -2,7 +2,8 @@
 
 Takes the settings of `wvm_rl.train`. Prints the effective sample size, how much weight falls on what kind of sample,
 and how well it tells progress from lapses; draws the weights' histogram. A sample's kind is that of the K control
-steps over which its advantage is taken: progress, a lapse's kind, or an edge that has both.
+steps over which its advantage is taken: progress, a lapse's kind, or an edge that has both. Not its episode's quality:
+most of an episode with a failed grasp is as good as an expert's.
 """
 
 import sys
@@ -66,7 +67,8 @@ def grasps(episode: Episode) -> np.ndarray:
 def inspected(samples: Samples, horizon: int) -> dict[str, Any]:
     """Effective sample size, AUROC of progress against lapses with its interval; shares and histograms by kind.
 
-    And `at_grasps`: the mean weight where the gripper closes, in shares of all samples'; null if it never does.
+    And `asked_fraction`, the share of samples with the condition that is asked for when acting, null for a method
+    without; `at_grasps`, the mean weight where the gripper closes, in shares of all samples', null if it never does.
     """
     columns = samples.columns[0]
     score = favour(columns)
@@ -80,12 +82,14 @@ def inspected(samples: Samples, horizon: int) -> dict[str, Any]:
     area, resampled = auroc([(wins(high, low), *counts)], joint=True)
     present = [name for name in (PROGRESS, EDGE, *KINDS) if (labels == name).any()]
     edges = np.linspace(score.min(), max(score.max(), score.min() + 1e-6), BINS + 1)
-    knob = samples.agent.knob
+    agent = samples.agent
+    names = dict.fromkeys(name for knob in agent.knobs for name in (knob.name, *knob.beside))
     at_grasps = columns.weight[np.concatenate([grasps(episode) for episode in samples.episodes])]
     return {
         "samples": len(score),
         "ess_fraction": effective_fraction(columns.weight),
-        "knob": {knob[0]: getattr(samples.agent, knob[0])} if knob else {},
+        "asked_fraction": effective_fraction(agent.counted(columns)) if columns.cond is not None else None,
+        "knob": {name: getattr(agent, name) for name in names},
         "at_grasps": float(at_grasps.mean() / columns.weight.mean()) if len(at_grasps) else None,
         "auroc": area,
         "auroc_ci95": list(interval(resampled)),
@@ -155,6 +159,8 @@ def show(found: dict[str, Any]) -> None:
         console.print(f"mean weight where the gripper closes, times the average: {found['at_grasps']:.2f}")
     knob = "".join(f", agent.{name}={value:.4g}" for name, value in found["knob"].items())
     console.print(f"effective sample size {found['ess_fraction']:.0%} of {found['samples']}{knob}")
+    if found["asked_fraction"] is not None:
+        console.print(f"{found['asked_fraction']:.0%} have the condition that is asked for when acting")
     low, high = found["auroc_ci95"]
     known = f"{found['auroc']:.3f} [{low:.3f}, {high:.3f}]" if np.isfinite(found["auroc"]) else "no lapse is recorded"
     console.print(f"AUROC of favour, progress against lapses: {known}")

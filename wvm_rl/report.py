@@ -27,18 +27,28 @@ def unshifted(rows: Sequence[Row]) -> dict[str, list[Row]]:
     return {name: [row for row in rows if row["model"] == name and row["clip"] in CLIPS] for name in names}
 
 
-def report(rows: Sequence[Row], floor: str | None, conditions: Mapping[str, Any]) -> dict[str, Any]:
+def report(
+    rows: Sequence[Row],
+    floor: str | None,
+    conditions: Mapping[str, Any],
+    speeds: Mapping[str, Mapping[str, Any]] | None = None,
+) -> dict[str, Any]:
     """Content of `bench.json`: the first model's scores flat and by task, all models' under `models`.
 
     Args:
         floor: model whose Hesitation-RMSE no critic can be asked to beat.
         conditions: what else a reader must know: frames a second, horizon and the like.
+        speeds: model -> how fast it labels (`wvm_rl.speed.labelling_speed`), which stands beside its scores.
     """
     models: dict[str, Any] = {}
     by_model = unshifted(rows)
     for name, own in by_model.items():
         tasks = dict.fromkeys(row["task"] for row in own)
         models[name] = pooled(own) | {"tasks": {task: pooled([r for r in own if r["task"] == task]) for task in tasks}}
+    for name, speed in (speeds or {}).items():
+        models[name] |= speed
+        for task, rate in speed["windows_per_second_by"].items():
+            models[name]["tasks"][task]["windows_per_second"] = rate
     subject = next(iter(models))
     for name, scores in models.items():
         if name != subject:

@@ -114,7 +114,7 @@ def latex(content: Mapping[str, Any]) -> str:
         text.append(
             latex_table([header, *rows], "".join("l" if each in ("task or shift", "model") else "r" for each in header))
         )
-    return "\n".join([*text, f"% {caption(content)}", ""])
+    return "\n".join([*text, caption(content).translate(TEX), ""])
 
 
 def latex_table(rows: Sequence[Sequence[str]], kinds: str) -> str:
