@@ -38,8 +38,8 @@ class TrainerConfig:
     ema: float = 0.999  # decay of the averaged weights that act; shorter at the start
     interval: int = 250  # updates a compiled call, and between two logged metrics
     save_every: int = 1500  # updates between two checkpoints, rounded up to whole intervals
-    # Several seeds: vmap (at once) | map (one after the other) | auto (map on CPU, else vmap). On two cores vmap was
-    # 5-10 % faster for 4-8 seeds and 25 % slower for one; with map a seed trains as it does alone, to rounding.
+    # Several seeds: vmap (at once) | map (one after the other, each as alone) | auto (map on CPU, else vmap). On two
+    # cores vmap was 2-10 % faster for 2-8 seeds and 25 % slower for one.
     batching: str = "auto"
 
     def __post_init__(self) -> None:

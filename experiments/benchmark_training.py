@@ -2,8 +2,8 @@
 
 Same flow policy, weights at the start, batch, data, optimiser, schedule and averaging; f32, all cores; intervals of
 the two take turns. Then several policies in one program, one after the other (`map`) and at once (`vmap`), beside one
-alone. Needs PyTorch (requirements-text.txt). Writes `experiments/results/training_speed.json`, other settings a file of
-their own; timings are only comparable within a run.
+alone. Needs PyTorch (requirements-text.txt). Writes `experiments/results/training_speed.json`, or, of other settings, a
+file that names them; timings are only comparable within a run.
 """
 
 import copy

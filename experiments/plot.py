@@ -1,6 +1,6 @@
 """Figures of the study from its committed files alone: `python -m experiments.plot`.
 
-Reads `experiments/results/study.parquet` and `study.json`; writes PDF and PNG, a paper's column wide, to
+Reads `experiments/results/study.parquet` and `study.json`; writes PDF and PNG, one or two columns of a paper wide, to
 `experiments/results/study-figures/`. Scores are successes within the time budget with 95 % intervals (`wvm_rl.stats`).
 """
 
@@ -29,6 +29,7 @@ COLOURS = (TRUE, PREDICTED, *OTHERS, "0.6", "#F0E442")
 MARKERS = "osD^v<>P"
 STYLE: Any = {
     "font.size": 7,
+    "pdf.fonttype": 42,  # TrueType: some venues refuse matplotlib's own, Type 3
     "axes.titlesize": 7,
     "axes.spines.top": False,
     "axes.spines.right": False,

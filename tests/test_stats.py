@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy.stats import bootstrap, trim_mean
 
 from wvm_rl.metrics import wins
 from wvm_rl.stats import (
@@ -123,6 +124,17 @@ def test_paired_differences_do_not_feel_what_both_share():
     value, low, high = iqm_difference(ours, theirs)
     assert value == pytest.approx(0.1) and high - low < 1e-6
     assert np.ptp(iqm(theirs)[1:]) > 0.05
+
+
+def test_runs_are_resampled_as_scipy_does_within_tasks():
+    scores = np.random.default_rng(0).uniform(size=(12, 1))
+    _, low, high = iqm([scores])
+    theirs = bootstrap((scores[:, 0],), lambda runs, axis: trim_mean(runs, 0.25, axis=axis), method="percentile", rng=1)
+    assert (low, high) == pytest.approx(theirs.confidence_interval, abs=0.01)
+    # runs of a task agree, tasks do not: were they resampled across tasks, the interval would have a width
+    assert iqm([np.full((4, 5), 0.2), np.full((4, 5), 0.8)])[1:] == (0.5, 0.5)
+    # nor are a policy's rollouts resampled, however they differ
+    assert iqm([np.tile([0.0, 1.0], (4, 5))])[1:] == (0.5, 0.5)
 
 
 def test_one_training_seed_has_no_interval_over_seeds():

@@ -1,4 +1,8 @@
-"""Intervals for success rates and for differences between paired rollouts."""
+"""Intervals for success rates and for differences between paired rollouts.
+
+scipy's `bootstrap` resamples every sample by itself, or all in pairs. Drawn here are resamples of seeds crossed with
+initial states, and those of runs within tasks, in pairs of methods, which are pooled before a statistic.
+"""
 
 from collections.abc import Callable, Sequence
 
