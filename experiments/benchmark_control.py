@@ -43,7 +43,8 @@ class BenchmarkConfig:
 
 def stepping(task: str, config: BenchmarkConfig) -> dict[str, Callable[[], Any]]:
     """Both ways to take the steps; a turn goes on where the last one ended."""
-    ours = Simulation(EVERY[task]())
+    tasks: dict[str, Any] = EVERY
+    ours = Simulation(tasks[task]())
     ours.reset(config.seed)
     made: dict[str, Any] = ours.env_args
     theirs = robosuite.make(made["env_name"], **made["env_kwargs"])
