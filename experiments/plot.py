@@ -148,18 +148,27 @@ def noise(study: Study, folder: Path) -> None:
 
 
 def curves(cells: list[dict[str, Any]], study: Study, folder: Path) -> None:
-    """Loss of each method's training with the values of `methods`, one panel a task."""
-    own = [cell for cell in cells if cell["agent"] == "bc" and _plain(cell, study.base)] + _shown(cells, study)
+    """Loss of each method's training with the values of `methods`, one panel a task; below, beside that of bc.
+
+    A method's loss is that of the samples it favours: a lower one says that these are easier to fit.
+    """
+    plain = {cell["env"]: cell for cell in cells if cell["agent"] == "bc" and _plain(cell, study.base)}
+    own = [*plain.values(), *_shown(cells, study)]
     tasks = list(dict.fromkeys(cell["env"] for cell in own))
-    with drawn(folder, "curves", 2.1 * COLUMN, 1.8, ncols=len(tasks), squeeze=False, sharey=True) as axes:
+    shape: Any = {"nrows": 1 + bool(plain), "ncols": len(tasks), "sharex": True, "sharey": "row", "squeeze": False}
+    with drawn(folder, "curves", 2.1 * COLUMN, 1.8 + bool(plain), **shape) as axes:
         agents = list(dict.fromkeys(cell["agent"] for cell in own))
+        for cell in own:
+            step, loss = (np.array(cell["curve"][key]) for key in ("step", "loss"))
+            column, colour = tasks.index(cell["env"]), look(agents.index(cell["agent"]))["color"]
+            axes[0, column].plot(step, loss, color=colour, lw=0.8)
+            if cell["env"] in plain:
+                beside = plain[cell["env"]]["curve"]
+                axes[1, column].plot(step, loss / np.interp(step, beside["step"], beside["loss"]), color=colour, lw=0.8)
         for axis, task in zip(axes[0], tasks):
-            for cell in own:
-                if cell["env"] == task:
-                    colour = look(agents.index(cell["agent"]))["color"]
-                    axis.plot(*(cell["curve"][key] for key in ("step", "loss")), color=colour, lw=0.8)
             axis.set(title=task, yscale="log")
-        axes[0, 0].set(xlabel="update", ylabel="weighted loss")
+        axes[0, 0].set(ylabel="weighted loss")
+        axes[-1, 0].set(xlabel="update", **({"ylabel": "times that of bc"} if plain else {}))
         handles = [plt.Line2D([], [], color=look(number)["color"]) for number in range(len(agents))]
         axes[0, -1].figure.legend(handles, agents, loc="outside upper center", ncols=len(agents), fontsize=6)
 
@@ -181,9 +190,12 @@ def weights(cells: list[dict[str, Any]], study: Study, folder: Path) -> None:
 
 
 def gain(study: Study, cells: list[dict[str, Any]], folder: Path) -> None:
-    """Gain over bc against how well the method's favour tells progress from lapses, a point a task and cell."""
+    """Gain over bc against how well the method's favour tells progress from lapses, a point a task and cell.
+
+    Filled where the values are those that `methods` shows.
+    """
     bc = study.baseline
-    with drawn(folder, "gain") as axis:
+    with drawn(folder, "gain", height=2.2) as axis:
         agents = list(dict.fromkeys(cell["agent"].split()[0] for cell in cells if cell["agent"] != "bc"))
         for cell in cells:
             grids, known = study.cell(cell["agent"], cell["value"]), cell["favour"]["auroc"]
@@ -198,9 +210,11 @@ def gain(study: Study, cells: list[dict[str, Any]], folder: Path) -> None:
                 continue
             better = crossed_mean(grids[task] - bc[task])
             style = look(agents.index(cell["agent"].split()[0]), COLOURS[1:])  # whatever its settings
+            style |= {} if cell["value"].split()[0] == source_of(study) else {"markerfacecolor": "none"}
             axis.errorbar(known, better[0], bars(*better), ls="", **style, ms=3, lw=0.6)
         axis.axhline(0, color="0.6", lw=0.7)
-        axis.set(xlabel="AUROC, progress against lapses", ylabel=f"{SUCCESS}, minus bc")
+        axis.set(xlabel=f"AUROC of favour, progress against lapses\n(filled: values of {source_of(study)})")
+        axis.set(ylabel=f"{SUCCESS}, minus bc")
         handles = [plt.Line2D([], [], **look(number, COLOURS[1:]), ls="", ms=3) for number in range(len(agents))]
         axis.figure.legend(handles, agents, loc="outside upper center", ncols=4, fontsize=6)
 

@@ -3,7 +3,8 @@
 A cell is a run of `wvm_rl.train`, given by its overrides, in a folder of its own. Weights are data, so the policies of
 all cells that share task, episodes and policy, and are all conditioned or all not, train and act in one program
 (`wvm_rl.train.pipeline`), at most `together` of them; with `trainer.batching=map`, the default on CPUs, each gets the
-numbers that it would have got alone, but for rounding (conditions of several sizes need `together=1`). Finished cells
+numbers that it would have got alone, but for rounding (conditions of several sizes need `together=1`). Programs of as
+many policies on the same episodes share one compilation, conditioned ones another. Finished cells
 are skipped, an interrupted program of the same cells goes on, one that is refused does not hold up the others. Cells
 for other machines:
 `wvm_rl.train -m` with Hydra's launchers. Overrides of all cells are quoted like each one's:

@@ -197,7 +197,8 @@ def test_figures_are_drawn_from_the_studys_files_alone(tmp_path, monkeypatch):
     bars = {name: found[name]["containers"] for name in ("methods", "bracket", "noise", "gain")}
     assert bars == {"methods": 6, "bracket": 3, "noise": 1, "gain": 6}  # an error bar a cell and task
     np.testing.assert_allclose(found["noise"]["points"][:2], [(0.0, 0.95), (0.1, 0.6)], atol=0.1)
-    assert found["curves"]["points"] == [(1, 1.0), (2, 0.5)] * 4 and found["weights"]["patches"] == 2
+    assert found["curves"]["points"] == [(1, 1.0), (2, 0.5)] * 4 + [(1, 1.0), (2, 1.0)] * 4  # below, beside bc
+    assert found["weights"]["patches"] == 2
     noisy = study_of(tmp_path, {("bc", "none"): 0.4, ("awr", "noisy 0.1"): 0.9})
     assert plot.source_of(Study(noisy)) == "noisy 0.1"
     for name in found:
