@@ -20,7 +20,7 @@ from wvm_rl.errors import InputError
 class AWRConfig(AgentConfig):
     """Advantage-weighted regression: w = min(exp(tau * advantage), clip)."""
 
-    knobs = Knob("tau", 0.0, 1e4), Knob("tau", 0.0, 1e4, {"clip": 1e6})  # the paper's clip keeps most of what gains
+    knob = Knob("tau", 0.0, 1e4, {"clip": 1e6})  # a clip near 1 bounds the effective sample size from below
 
     tau: float = 10.0  # inverse temperature, 1 / value; 10 for chunks of 1 s on simulated tasks, 2 on robots (E.7)
     clip: float = 2.0  # largest weight, delta in E.7

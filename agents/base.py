@@ -23,8 +23,11 @@ class Columns(NamedTuple):
     hidden: float = 0.0
 
 
+NEAR = 0.05  # of the conditions' range: what lies so close to the one that is asked for is as good as it
+
+
 class Knob(NamedTuple):
-    """A setting that changes how many samples count (`agents.matching`), its extremes, and what is set with it."""
+    """A setting that changes how many samples count (`agents.matching`), its extremes, and defaults that give way."""
 
     name: str
     low: float
@@ -41,12 +44,12 @@ class AgentConfig:
     Attributes:
         conditions: whether the policy is conditioned: whether the columns have a `cond`.
         scale_free: whether only sign and order of the advantages matter, so that `value.scale=rank` changes nothing.
-        knobs: settings that change how many samples count, in the order in which they are tried.
+        knob: setting that changes how many samples count; None if there is none.
     """
 
     conditions: ClassVar[bool] = False
     scale_free: ClassVar[bool] = False
-    knobs: ClassVar[tuple[Knob, ...]] = ()
+    knob: ClassVar[Knob | None] = None
 
     def columns(self, advantage: np.ndarray, values: Sequence[np.ndarray], episodes: Sequence[Episode]) -> Columns:
         """Columns of the dataset.
@@ -72,12 +75,12 @@ class AgentConfig:
         """Condition [C] f32 to ask for when acting; None for a method that does not condition."""
         return None
 
-    def counted(self, columns: Columns) -> np.ndarray:
-        """How much each sample counts for what is acted on, [N]: its weight, if it has the condition asked for."""
+    def asked(self, columns: Columns) -> np.ndarray:
+        """Which samples have the condition that is asked for when acting, or one as good, [N] bool; all without one."""
         asked = self.act_cond(columns)
         if columns.cond is None or asked is None:
-            return columns.weight
-        return columns.weight * np.equal(columns.cond, asked).all(1)
+            return np.ones(len(columns.weight), bool)
+        return np.all(np.abs(columns.cond - asked) <= NEAR * np.ptp(columns.cond, axis=0), axis=1)
 
 
 def checked(advantage: np.ndarray, values: Sequence[np.ndarray], episodes: Sequence[Episode]) -> np.ndarray:

@@ -29,7 +29,7 @@ class CFGConfig(AgentConfig):
 
     conditions = True
     scale_free = True
-    knobs = (Knob("optimal", 1e-6, 1 - 1e-6),)
+    knob = Knob("optimal", 1e-6, 1 - 1e-6)
 
     optimal: float = 0.0  # share of samples that counts as optimal, the best; 0: those with advantage >= 0
     drop: float = 0.1  # share of training samples whose optimality is hidden

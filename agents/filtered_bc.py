@@ -34,7 +34,7 @@ class FilteredBCPercentileConfig(AgentConfig):
     """Filtered cloning, percentile: imitates the share `keep` of samples with the highest advantage."""
 
     scale_free = True
-    knobs = (Knob("keep", 1e-6, 1.0),)
+    knob = Knob("keep", 1e-6, 1.0)
 
     keep: float = 0.7  # share of the training set's samples that is kept (E.6); ties with the last one are kept too
 

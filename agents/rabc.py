@@ -23,7 +23,7 @@ EPSILON = 1e-6
 class RABCConfig(AgentConfig):
     """Reward-aligned cloning: full weight above `kappa`, none below 0, a soft one between."""
 
-    knobs = (Knob("kappa", 0.0, 2.0),)  # from a filter at 0 to the soft weight alone: a narrow range
+    knob = Knob("kappa", 0.0, 2.0)  # from a filter at 0 to the soft weight alone: a narrow range
 
     kappa: float = 0.01  # advantage from which a sample counts fully, value; 0.01 is LeRobot's
 

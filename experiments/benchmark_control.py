@@ -1,6 +1,6 @@
 """Speed of the physics beside robosuite's own step: `python -m experiments.benchmark_control`.
 
-The same random actions from the same kind of start through `envs.simulation.Simulation.step`, which gives robosuite's
+The same random actions from the same start through `envs.simulation.Simulation.step`, which gives robosuite's
 states bit for bit (`tests/test_control.py`), and through robosuite's `env.step`, in turns, one process. Observations
 are read in both, nothing is drawn. Writes `experiments/results/control_speed.json`, other settings a file of their own;
 timings are only comparable within a run.
@@ -15,8 +15,9 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from envs.simulation import Simulation, robosuite
+from envs.simulation import Simulation
 from envs.tasks import EVERY
+from envs.workers import cores
 from experiments.benchmark_wvm import measured
 from experiments.cells import RESULTS, named
 from wvm_rl import cli
@@ -46,16 +47,15 @@ def stepping(task: str, config: BenchmarkConfig) -> dict[str, Callable[[], Any]]
     tasks: dict[str, Any] = EVERY
     ours = Simulation(tasks[task]())
     ours.reset(config.seed)
-    made: dict[str, Any] = ours.env_args
-    theirs = robosuite.make(made["env_name"], **made["env_kwargs"])
-    theirs.reset()
+    theirs = Simulation(tasks[task]())
+    theirs.restore(ours.model_file, ours.state)
     actions = np.random.default_rng(config.seed).uniform(-1, 1, (config.steps, 7))
 
     def take(step: Callable[[np.ndarray], Any]) -> None:
         for action in actions:
             step(action)
 
-    return {f"{task}, here": partial(take, ours.step), f"{task}, robosuite": partial(take, theirs.step)}
+    return {f"{task}, here": partial(take, ours.step), f"{task}, robosuite": partial(take, theirs._env.step)}
 
 
 def main(config: BenchmarkConfig) -> None:
@@ -67,7 +67,7 @@ def main(config: BenchmarkConfig) -> None:
         table.add_row(task, f"{here:.0f}", f"{there:.0f}", f"{here / there:.2f}")
     Console().print(table)
     target = RESULTS / f"{named('control_speed', config, 'tasks', 'steps', 'repeats', 'seed')}.json"
-    write_json(target, {"tasks": rows, "provenance": provenance()})
+    write_json(target, {"tasks": rows, "provenance": provenance() | {"cores": cores()}})
 
 
 if __name__ == "__main__":

@@ -150,25 +150,25 @@ def noise(study: Study, folder: Path) -> None:
 def curves(cells: list[dict[str, Any]], study: Study, folder: Path) -> None:
     """Loss of each method's training with the values of `methods`, one panel a task; below, beside that of bc.
 
-    A method's loss is that of the samples it favours: a lower one says that these are easier to fit.
+    A method's loss is that of the samples it favours, of cfg and rcp that of all samples given their condition: a lower
+    one says that these are easier to fit.
     """
-    plain = {cell["env"]: cell for cell in cells if cell["agent"] == "bc" and _plain(cell, study.base)}
-    own = [*plain.values(), *_shown(cells, study)]
-    tasks = list(dict.fromkeys(cell["env"] for cell in own))
-    shape: Any = {"nrows": 1 + bool(plain), "ncols": len(tasks), "sharex": True, "sharey": "row", "squeeze": False}
-    with drawn(folder, "curves", 2.1 * COLUMN, 1.8 + bool(plain), **shape) as axes:
-        agents = list(dict.fromkeys(cell["agent"] for cell in own))
+    bc = {cell["env"]: cell for cell in cells if cell["agent"] == "bc" and _plain(cell, study.base)}
+    own = [*bc.values(), *(cell for cell in _shown(cells, study) if cell["env"] in bc)]
+    shape: Any = {"nrows": 2, "ncols": len(bc), "sharex": True, "sharey": "row", "squeeze": False}
+    with drawn(folder, "curves", 2.1 * COLUMN, 2.8, **shape) as axes:
+        tasks, agents = list(bc), list(dict.fromkeys(cell["agent"] for cell in own))
         for cell in own:
-            step, loss = (np.array(cell["curve"][key]) for key in ("step", "loss"))
-            column, colour = tasks.index(cell["env"]), look(agents.index(cell["agent"]))["color"]
-            axes[0, column].plot(step, loss, color=colour, lw=0.8)
-            if cell["env"] in plain:
-                beside = plain[cell["env"]]["curve"]
-                axes[1, column].plot(step, loss / np.interp(step, beside["step"], beside["loss"]), color=colour, lw=0.8)
+            (step, loss), beside = (
+                [each["curve"][key] for key in ("step", "loss")] for each in (cell, bc[cell["env"]])
+            )
+            column, shade = tasks.index(cell["env"]), {"color": look(agents.index(cell["agent"]))["color"], "lw": 0.8}
+            axes[0, column].plot(step, loss, **shade)
+            axes[1, column].plot(step, loss / np.interp(step, *beside), **shade)
         for axis, task in zip(axes[0], tasks):
             axis.set(title=task, yscale="log")
         axes[0, 0].set(ylabel="weighted loss")
-        axes[-1, 0].set(xlabel="update", **({"ylabel": "times that of bc"} if plain else {}))
+        axes[1, 0].set(xlabel="update", ylabel="times that of bc")
         handles = [plt.Line2D([], [], color=look(number)["color"]) for number in range(len(agents))]
         axes[0, -1].figure.legend(handles, agents, loc="outside upper center", ncols=len(agents), fontsize=6)
 
@@ -194,26 +194,21 @@ def gain(study: Study, cells: list[dict[str, Any]], folder: Path) -> None:
 
     Filled where the values are those that `methods` shows.
     """
-    bc = study.baseline
+    bc, source = study.baseline, source_of(study)
     with drawn(folder, "gain", height=2.2) as axis:
         agents = list(dict.fromkeys(cell["agent"].split()[0] for cell in cells if cell["agent"] != "bc"))
         for cell in cells:
             grids, known = study.cell(cell["agent"], cell["value"]), cell["favour"]["auroc"]
             task = cell["env"]
-            if (
-                cell["agent"] == "bc"
-                or not _plain(cell, study.base)
-                or known is None
-                or task not in bc
-                or task not in grids
-            ):
+            told = cell["agent"] != "bc" and known is not None and _plain(cell, study.base)
+            if not told or task not in bc.keys() & grids.keys():
                 continue
             better = crossed_mean(grids[task] - bc[task])
             style = look(agents.index(cell["agent"].split()[0]), COLOURS[1:])  # whatever its settings
-            style |= {} if cell["value"].split()[0] == source_of(study) else {"markerfacecolor": "none"}
+            style |= {} if cell["value"] == source else {"markerfacecolor": "white"}
             axis.errorbar(known, better[0], bars(*better), ls="", **style, ms=3, lw=0.6)
         axis.axhline(0, color="0.6", lw=0.7)
-        axis.set(xlabel=f"AUROC of favour, progress against lapses\n(filled: values of {source_of(study)})")
+        axis.set(xlabel=f"AUROC of favour, progress against lapses\n(filled: values of {source})")
         axis.set(ylabel=f"{SUCCESS}, minus bc")
         handles = [plt.Line2D([], [], **look(number, COLOURS[1:]), ls="", ms=3) for number in range(len(agents))]
         axis.figure.legend(handles, agents, loc="outside upper center", ncols=4, fontsize=6)

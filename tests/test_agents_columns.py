@@ -82,7 +82,8 @@ def test_cfg_marks_the_optimal_and_hides_some():
     ("config", "ess"),
     [
         (AWRConfig(), 0.8),
-        (AWRConfig(), 0.5),  # which it cannot have with its clip of 2
+        (AWRConfig(), 0.5),  # which it could not have with its clip of 2
+        (AWRConfig(clip=3.0), 0.8),
         (FilteredBCPercentileConfig(), 0.5),
         (CFGConfig(), 0.5),
         (RABCConfig(), 0.7),
@@ -95,8 +96,8 @@ def test_knobs_are_solved_for_one_effective_sample_size(config, ess):
     columns = found.columns(advantage, values(toy), toy)
     share = effective_fraction(columns.weight) if columns.cond is None else (columns.cond == 1).mean()
     assert share == pytest.approx(ess, abs=0.02)
-    if isinstance(found, AWRConfig):
-        assert found.clip == (2 if ess == 0.8 else 1e6)
+    if isinstance(config, AWRConfig):
+        assert found.clip == (3 if config.clip == 3 else 1e6)  # one that is given stays
     with pytest.raises(InputError, match=r"match_ess=1.5 must be"):
         matched(config, 1.5, advantage, values(toy), toy)
 
@@ -118,14 +119,13 @@ def test_a_size_that_a_setting_hits_is_taken():
 
 
 def test_of_sizes_out_of_reach_the_nearest_is_taken():
-    """awr's size falls to that of a clip of 2, and not below: not the mildest tau within the tolerance is taken."""
+    """awr's size falls to that of the given clip, and not below: not the mildest tau within the tolerance is taken."""
     toy = episodes((24000,))
     advantage = np.random.default_rng(0).normal(0.05, 0.1, 24000)
-    sizes = [
-        effective_fraction(AWRConfig(tau=tau).columns(advantage, values(toy), toy).weight) for tau in np.arange(1, 600)
-    ]
+    clipped = [AWRConfig(tau=tau, clip=2.1) for tau in range(1, 600)]
+    sizes = [effective_fraction(each.columns(advantage, values(toy), toy).weight) for each in clipped]
     ess = min(sizes) - 0.005
-    found = matched(AWRConfig(), ess, advantage, values(toy), toy)
+    found = matched(AWRConfig(clip=2.1), ess, advantage, values(toy), toy)
     assert effective_fraction(found.columns(advantage, values(toy), toy).weight) < min(sizes) + 2e-3
 
 

@@ -174,6 +174,7 @@ def test_the_command_leaves_a_run_folder(tmp_path, capsys, fresh, monkeypatch):
     assert content["tasks"]["lift"]["hesitation_rmse"] == content["hesitation_rmse"] > 0.01
     assert set(content["models"]) == {"wvm", "clock", "theirs"} and content["windows_per_second"] == 100
     assert content["tasks"]["lift"]["windows_per_second"] == 100
+    assert content["caption"] in (tmp_path / "run" / "bench.md").read_text()
     assert content["models"]["theirs"]["expert_voc"] > 0.9 and "difference" in content["models"]["clock"]
     found = pd.read_parquet(tmp_path / "run" / "trajectories.parquet")
     assert len(found) == 3 * 6 and len(found["value"][0]) == 40

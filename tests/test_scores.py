@@ -54,7 +54,7 @@ def test_only_frames_of_the_one_lapse_count(clips):
 
 
 def test_clock_and_constant(clips):
-    content = report(rows(clips, Blind("clock"), Blind("constant")), None, CONDITIONS)
+    content = report(rows(clips, Blind("clock"), Blind("constant")), None, CONDITIONS, {})
     clock, constant = content["models"]["clock"], content["models"]["constant"]
     assert (clock["expert_voc"], clock["retry_voc"], clock["retry_voc_defined"]) == pytest.approx((1, -1, 1))
     assert (clock["cycle_voc"], clock["memory_voc"]) == pytest.approx((0, 1)) and clock["frozen_range"] > 0.9
@@ -131,7 +131,7 @@ def test_bars_are_ceilings_and_thresholds():
 
 
 def test_tables_say_all_that_is_needed_to_read_them(clips):
-    content = report(rows(clips, Blind("clock"), Blind("constant")), "constant", CONDITIONS)
+    content = report(rows(clips, Blind("clock"), Blind("constant")), "constant", CONDITIONS, {})
     assert json.loads(json.dumps(content))["hesitation_floor"] == content["models"]["constant"]["hesitation_rmse"]
     console = Console(file=io.StringIO(), width=250)
     console.print(*tables(content), caption(content), sep="\n")
@@ -149,6 +149,7 @@ def test_tables_say_all_that_is_needed_to_read_them(clips):
             counts,
         ):
             assert part in text
+    assert latex(content).rstrip().endswith(caption(content).replace("%", r"\%"))  # typeset, not a comment
     assert r"100\%" in latex(content) and "100% |" in markdown(content)
     details = markdown(content).split("| Retry, where defined |")[1]
     assert "| all | clock | -1.000 |" in details and "-100%" not in details  # a correlation, not a fraction
@@ -156,7 +157,7 @@ def test_tables_say_all_that_is_needed_to_read_them(clips):
 
 def test_shifts_are_scored_apart(clips):
     shifted = {**clips, ("lift", "lit"): clips["lift", "bench"]}
-    content = report(rows(shifted, Blind("clock"), Blind("constant")), None, CONDITIONS)
+    content = report(rows(shifted, Blind("clock"), Blind("constant")), None, CONDITIONS, {})
     assert content["shifts"].keys() == {"lit"} and content["retry_trajectories"] == 1
     assert content["shifts"]["lit"]["clock"]["hesitation_rmse"] == content["hesitation_rmse"]
     assert np.isnan(content["shifts"]["lit"]["clock"]["cycle_voc"])

@@ -120,7 +120,7 @@ class TrainConfig:
                 f"seed={self.seed} must be at least 0, seeds={self.seeds} at least 1, together up to 2**32"
             )
         if self.match_ess is not None:
-            matching.knobs(self.agent, self.match_ess)
+            matching.knob(self.agent, self.match_ess)
 
     @property
     def informed(self) -> bool:

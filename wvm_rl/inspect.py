@@ -28,7 +28,6 @@ from wvm_rl.stats import auroc, interval
 PROGRESS, EDGE = "progress", "edge"
 CHANCE = 0.5
 RARE = 0.01  # share of samples
-NEAR = 0.05  # of the conditions' range: what lies so close to the one that is asked for is as good as it
 TENTHS = 10  # of the samples, by value
 FEW = 10  # samples of a batch
 AROUND = 5  # control steps before and after the gripper closes
@@ -83,12 +82,12 @@ def inspected(samples: Samples, horizon: int) -> dict[str, Any]:
     present = [name for name in (PROGRESS, EDGE, *KINDS) if (labels == name).any()]
     edges = np.linspace(score.min(), max(score.max(), score.min() + 1e-6), BINS + 1)
     agent = samples.agent
-    names = dict.fromkeys(name for knob in agent.knobs for name in (knob.name, *knob.beside))
+    names = [agent.knob.name, *agent.knob.beside] if agent.knob else []
     at_grasps = columns.weight[np.concatenate([grasps(episode) for episode in samples.episodes])]
     return {
         "samples": len(score),
         "ess_fraction": effective_fraction(columns.weight),
-        "asked_fraction": effective_fraction(agent.counted(columns)) if columns.cond is not None else None,
+        "asked_fraction": float(agent.asked(columns).mean()) if agent.conditions else None,
         "knob": {name: getattr(agent, name) for name in names},
         "at_grasps": float(at_grasps.mean() / columns.weight.mean()) if len(at_grasps) else None,
         "auroc": area,
@@ -116,7 +115,7 @@ def warning(found: dict[str, Any], samples: Samples, batch: int) -> str | None:
         return sum(tenth.mean() < RARE for tenth in np.array_split(counts[by_value], TENTHS))
 
     if columns.cond is not None:
-        near = (np.abs(columns.cond - samples.asked(0).cond) <= NEAR * np.ptp(columns.cond, axis=0)).all(1)
+        near = samples.agent.asked(columns)
         if near.mean() < RARE:
             told.append(
                 f"{near.mean():.2%} of the samples have the condition that is asked for when acting: the policy hardly "

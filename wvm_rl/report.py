@@ -31,7 +31,7 @@ def report(
     rows: Sequence[Row],
     floor: str | None,
     conditions: Mapping[str, Any],
-    speeds: Mapping[str, Mapping[str, Any]] | None = None,
+    speeds: Mapping[str, Mapping[str, Any]],
 ) -> dict[str, Any]:
     """Content of `bench.json`: the first model's scores flat and by task, all models' under `models`.
 
@@ -45,7 +45,7 @@ def report(
     for name, own in by_model.items():
         tasks = dict.fromkeys(row["task"] for row in own)
         models[name] = pooled(own) | {"tasks": {task: pooled([r for r in own if r["task"] == task]) for task in tasks}}
-    for name, speed in (speeds or {}).items():
+    for name, speed in speeds.items():
         models[name] |= speed
         for task, rate in speed["windows_per_second_by"].items():
             models[name]["tasks"][task]["windows_per_second"] = rate

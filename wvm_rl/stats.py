@@ -1,7 +1,7 @@
 """Intervals for success rates and for differences between paired rollouts.
 
-scipy's `bootstrap` resamples every sample by itself, or all in pairs. Drawn here are resamples of seeds crossed with
-initial states, and those of runs within tasks, in pairs of methods, which are pooled before a statistic.
+scipy's `bootstrap` can do neither of two that are needed here: seeds crossed with initial states; and runs resampled
+within tasks, methods in pairs, and pooled before the statistic.
 """
 
 from collections.abc import Callable, Sequence

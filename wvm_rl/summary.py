@@ -99,6 +99,7 @@ def summarise(
         "seeds": config.seeds,
         **outcome(rows),
         "knob": favour["knob"],
+        "asked_fraction": favour["asked_fraction"],
         "samples": len(columns[0].weight),
         "kept_fraction": float(np.mean([each.weight > 0 for each in columns])),
         "ess_fraction": float(np.mean([effective_fraction(each.weight) for each in columns])),
@@ -124,6 +125,10 @@ def show(summary: dict[str, Any], folder: Path) -> None:
     table.add_row("rollouts", f"{summary['rollouts']} from {summary['seeds']} training seed(s)")
     table.add_row("samples kept", f"{summary['kept_fraction']:.0%} of {summary['samples']} control steps")
     table.add_row("effective sample size", f"{summary['ess_fraction']:.0%}")
+    if (asked := summary.get("asked_fraction")) is not None:
+        table.add_row("samples with the condition asked for", f"{asked:.0%}")
+    if summary["knob"]:
+        table.add_row("agent", ", ".join(f"{name}={value:.4g}" for name, value in summary["knob"].items()))
     for stage, wall in summary["wall_seconds"].items():
         table.add_row(f"seconds: {stage}", f"{wall:.1f}")
     console = Console(soft_wrap=True)
