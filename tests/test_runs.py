@@ -29,6 +29,8 @@ SUMMARY = {
     "median_seconds_to_success": 7.25,
     "episodes": 100,
     "ess_fraction": 0.875,
+    "asked_fraction": 0.125,
+    "knob": {"tau": 29.0, "clip": 1e6},
     "seeds": 1,
     "rollouts": 4,
     "samples": 1000,
@@ -110,7 +112,7 @@ def test_an_unfinished_run_has_no_summary(tmp_path):
 def test_the_final_table_names_what_matters(tmp_path, capsys):
     show(SUMMARY, tmp_path / "here")
     text = capsys.readouterr().out
-    for part in ("lift", "awr", "0.50", "0.20 to 0.80", "7.2 s", "88%", "policy", "here"):
+    for part in ("lift", "awr", "0.50", "0.20 to 0.80", "7.2 s", "88%", "12%", "tau=29, clip=1e+06", "policy", "here"):
         assert part in text
 
 

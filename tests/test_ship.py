@@ -34,7 +34,7 @@ def config(tmp_path, monkeypatch):
         (run / "figures").mkdir(parents=True)
         for name in ship.FIGURES:
             (run / "figures" / name).write_bytes(b"png")
-        write_json(run / "bench.json", report(rows, None, {"fps": 10, "horizon_k": 20, "seed": seed}))
+        write_json(run / "bench.json", report(rows, None, {"fps": 10, "horizon_k": 20, "seed": seed}, {}))
         pd.DataFrame(rows).to_parquet(run / "trajectories.parquet")
         origin = {"command": "python -m wvm_rl.bench", "commit": "abc", "inputs": {"critic": critic.fingerprint}}
         (run / "versions.json").write_text(json.dumps(origin))
