@@ -230,11 +230,7 @@ def _check(context: mujoco.MjrContext) -> None:
 
 
 def _window():
-    """Opens an OpenGL context without a display.
-
-    Raises:
-        InputError: names the packages that are missing.
-    """
+    """Opens an OpenGL context without a display; an InputError names the packages that are missing."""
     os.environ["PYOPENGL_PLATFORM"] = "egl"
     try:
         from mujoco.egl import GLContext  # here and not above: jobs without pictures need no OpenGL

@@ -110,7 +110,7 @@ class TrainConfig:
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     wandb: WandbConfig = field(default_factory=WandbConfig)
-    match_ess: float | None = None  # effective sample size, a share of the samples, that an agent's knob is solved for
+    match_ess: float | None = None  # effective sample size, a share of the samples, that the agent's knob is solved for
     seed: int = 0  # of the policy's training
     seeds: int = 1  # trains seed, seed + 1, ... at once
 
