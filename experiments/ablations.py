@@ -69,6 +69,10 @@ VARIANTS = {  # name -> what it is, and overrides of the recipe; the later one w
     "fps10": ("10 frames a second", "wvm.fps=10 data.fps=10"),
     "no_text": ("no instruction", "data.text=false"),
     "first_frame": ("the episode's first frame in sight (not in the paper)", "wvm.first_frame=true"),
+    "size64": ("64x64 pixels in place of 96x96", "wvm.size=64"),
+    "size128": ("128x128 pixels", "wvm.size=128"),
+    "layers3": ("3 layers in place of 6, in both streams", "wvm.transformer.num_layers=3"),
+    "layers12": ("12 layers", "wvm.transformer.num_layers=12"),
 }
 
 
