@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import zlib
 from dataclasses import replace
 
 import jax
@@ -191,9 +192,25 @@ def test_half_precision_takes_half_the_room_and_is_read_back_whole(critic, tmp_p
     for name, value in half.params.items():
         assert loaded.params[name].dtype == value.dtype
         np.testing.assert_allclose(value, critic.params[name], rtol=1e-3, atol=1e-7)
+    assert Critic(half.config, half.params).halved().fingerprint == half.fingerprint
     name = min(name for name in critic.params if name.startswith("vae."))
     with pytest.raises(InputError, match=f"{name} has numbers beyond half precision"):
         Critic(critic.config, critic.params | {name: 1e6 + critic.params[name]}).halved()
+
+
+def test_fewer_bits_of_the_models_weights_compress_better(critic):
+    whole, rounded = critic.halved(), critic.halved(mantissa=7)
+    sizes = {}
+    for name, value in rounded.params.items():
+        if name.startswith("vae.") or value.dtype != np.float32:
+            assert np.array_equal(value, whole.params[name])
+            continue
+        np.testing.assert_allclose(value, critic.params[name], rtol=2**-8 + 2**-11, atol=2**-18)  # half a last place
+        halves = [params[name].astype(np.float16) for params in (whole.params, rounded.params)]
+        assert not (halves[1].view(np.uint16) & 0b111).any()
+        sizes[name] = [len(zlib.compress(half.tobytes())) for half in halves]
+    before, after = np.sum(list(sizes.values()), axis=0)
+    assert after < 0.9 * before
 
 
 def test_fingerprint_follows_weights_and_configuration(critic):

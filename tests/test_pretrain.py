@@ -256,6 +256,7 @@ def test_trainings_that_share_a_stage_make_it_once(whole, tmp_path):
         ("data.fps=2", "data.fps=2: the critic reads 5 frames"),
         ("data=file", "data.paths has no default"),
         ("data=file data.paths=[absent.hdf5]", "absent.hdf5: no such dataset"),
+        ("mantissa=11", "choose 1 to 10"),
         ("pretrained.critic=tini", "neither a folder nor a shipped critic"),
         ("pretrained.path=absent", "absent"),
         ("mesh.fsdp=7", "fsdp"),

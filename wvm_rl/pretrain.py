@@ -22,6 +22,7 @@ from wvm_rl.model.critic_folder import check_vacant, holds_critic
 from wvm_rl.model.presets import PRESETS
 from wvm_rl.model.settings import StagesConfig, checked
 from wvm_rl.model.stages import Stages, train
+from wvm_rl.model.weights import MANTISSA
 from wvm_rl.sharding import HostsConfig, MeshConfig, agreed, is_first
 
 
@@ -33,13 +34,15 @@ class PretrainConfig(StagesConfig):
     data: Any = MISSING
     hosts: HostsConfig = field(default_factory=HostsConfig)
     until: str = "wvm"  # pool: stops when the windows are encoded, which one host does | wvm: trains and exports
-    half: bool = True  # exports weights of half precision: half the room
+    mantissa: int | None = MANTISSA  # bits that exported weights keep, at half precision; null: as trained
     out: str | None = None  # folder of the critic; null: `critics/<preset>-<fingerprint>` in the data folder
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.until not in ("pool", "wvm"):
             raise InputError(f"until={self.until}: choose pool or wvm")
+        if self.mantissa is not None and not 1 <= self.mantissa <= MANTISSA:
+            raise InputError(f"mantissa={self.mantissa}: choose 1 to {MANTISSA}, or null for weights as trained")
 
 
 def main(config: PretrainConfig) -> None:
@@ -73,8 +76,8 @@ def main(config: PretrainConfig) -> None:
     critic, scores = train(stages)
     if not is_first():
         return
-    if config.half:
-        critic = critic.halved()
+    if config.mantissa is not None:
+        critic = critic.halved(config.mantissa)
     name = f"{critic.config.preset}-{critic.fingerprint[:8]}"
     out = Path(config.out).expanduser() if config.out else data_folder(footage.root) / "critics" / name
     if not holds_critic(out):

@@ -74,13 +74,18 @@ class Critic:
         given = (self.codec, self.model, self.config.latents, vae, wvm)
         return Inference(*given, draws, self.config.reading, self.reads)
 
-    def halved(self) -> "Critic":
+    def halved(self, mantissa: int = weights.MANTISSA) -> "Critic":
         """The critic with its f32 weights at half precision.
+
+        Args:
+            mantissa: bits that are kept of those of the value model, see `weights.halved`. The VAE keeps all ten: it
+                stays the one whose latents the model learned, and that other critics share.
 
         Raises:
             InputError: a weight that half precision cannot hold, by name.
         """
-        return Critic(self.config, weights.halved(self.params), self.card)
+        model = {name: value for name, value in self.params.items() if name.startswith("wvm.")}
+        return Critic(self.config, weights.halved(self.params) | weights.halved(model, mantissa), self.card)
 
     @property
     def fps(self) -> float:

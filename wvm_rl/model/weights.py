@@ -75,8 +75,15 @@ def _name(path: tuple[Any, ...]) -> str:
     return ".".join(str(entry.key) for entry in path if hasattr(entry, "key"))
 
 
-def halved(params: dict[str, Any]) -> dict[str, np.ndarray]:
+MANTISSA = 10  # bits of half precision's
+
+
+def halved(params: dict[str, Any], mantissa: int = MANTISSA) -> dict[str, np.ndarray]:
     """Rounds f32 arrays to the nearest number of half precision, so that `save` takes half the room for them.
+
+    Args:
+        params: by name.
+        mantissa: bits that are kept of its ten; the fewer, the less room the file takes once it is compressed.
 
     Raises:
         InputError: a number that half precision cannot hold, by name.
@@ -86,9 +93,10 @@ def halved(params: dict[str, Any]) -> dict[str, np.ndarray]:
         array = np.asarray(value)
         if array.dtype == np.float32:
             with np.errstate(over="ignore"):
-                array = array.astype(np.float16).astype(np.float32)
+                half = jax.lax.reduce_precision(array.astype(np.float16), exponent_bits=5, mantissa_bits=mantissa)
+            array = np.asarray(half, np.float32)
             if not np.isfinite(array).all():
-                raise InputError(f"{name} has numbers beyond half precision: export with half=false")
+                raise InputError(f"{name} has numbers beyond half precision: export with mantissa=null")
         rounded[name] = array
     return rounded
 
