@@ -9,13 +9,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load, load_file, save_file
 
 from experiments import inference
 from tests.model_toy import film, preset, random_critic
 from tests.synthetic import dataset, episode
 from wvm_rl.data.windows import NO_TEXT
 from wvm_rl.errors import InputError
+from wvm_rl.model import weights
 from wvm_rl.model.critic import FORMAT, Critic, CriticConfig
 from wvm_rl.model.critic_folder import folder_of
 from wvm_rl.model.inference import Overlap
@@ -213,6 +214,26 @@ def test_fewer_bits_of_the_models_weights_compress_better(critic):
     assert after < 0.9 * before
 
 
+def test_few_bits_are_saved_byte_by_byte_and_read_back_whole(critic, tmp_path):
+    names = {}
+    for mantissa in (6, 5):
+        rounded = critic.halved(mantissa)
+        rounded.save(tmp_path / str(mantissa))
+        file = (tmp_path / str(mantissa) / "model.safetensors").read_bytes()
+        names[mantissa] = [name for name, value in load(file).items() if value.dtype == np.uint8]
+        loaded = Critic.load(tmp_path / str(mantissa))
+        assert loaded.fingerprint == rounded.fingerprint
+        loaded.save(tmp_path / "again")
+        assert (tmp_path / "again" / "model.safetensors").read_bytes() == file
+    assert names[5] and not names[6] and all(name.startswith("wvm.") for name in names[5])
+    (large,) = weights.halved({"": np.random.default_rng(0).normal(size=(256, 256)).astype(np.float32)}, 5).values()
+    weights.save(tmp_path / "large", {"": large})
+    apart, mixed = (
+        len(zlib.compress(file)) for file in ((tmp_path / "large").read_bytes(), large.astype("<f2").tobytes())
+    )
+    assert apart < 0.9 * mixed
+
+
 def test_fingerprint_follows_weights_and_configuration(critic):
     params = {**critic.params, "wvm.value.place": critic.params["wvm.value.place"] + 1}
     assert Critic(critic.config, params).fingerprint != critic.fingerprint
@@ -254,14 +275,14 @@ def test_critics_without_the_first_frame_are_as_before(critic, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "config", "weights"),
+    ("name", "config", "model"),
     [("tiny", "a28625307c83", "16416ec4b5c6"), ("tiny-2", "b37252d3f4bf", "43b76c28cc85")]
     + [("tiny-3", "ffb7cf7dd562", "b99a2bb6c51b")],
 )
-def test_shipped_critics_stay_as_released_and_are_saved_as_they_are(name, config, weights, tmp_path):
+def test_shipped_critics_stay_as_released_and_are_saved_as_they_are(name, config, model, tmp_path):
     folder = folder_of(name)
     Critic.load(folder).save(tmp_path / "again")
-    for file, released in (("config.json", config), ("model.safetensors", weights)):
+    for file, released in (("config.json", config), ("model.safetensors", model)):
         content = (folder / file).read_bytes()
         assert hashlib.sha256(content).hexdigest().startswith(released), file
         assert (tmp_path / "again" / file).read_bytes() == content, file
