@@ -277,7 +277,7 @@ def test_critics_without_the_first_frame_are_as_before(critic, tmp_path):
 @pytest.mark.parametrize(
     ("name", "config", "model"),
     [("tiny", "a28625307c83", "16416ec4b5c6"), ("tiny-2", "b37252d3f4bf", "43b76c28cc85")]
-    + [("tiny-3", "ffb7cf7dd562", "b99a2bb6c51b")],
+    + [("tiny-3", "ffb7cf7dd562", "b99a2bb6c51b"), ("tiny-4", "ffb7cf7dd562", "a5b67b449899")],
 )
 def test_shipped_critics_stay_as_released_and_are_saved_as_they_are(name, config, model, tmp_path):
     folder = folder_of(name)

@@ -55,7 +55,7 @@ class ScriptedFilms:
     fps: int | None = None  # frames a second kept, at least those the model reads; null: as many
     text: bool = True  # false: no instruction is told, in training and in use
     raised: float = 0.0  # metres that hands start above their usual place, at most, in half of the episodes
-    seed: int = 1  # of the collection, other recipes draw other episodes from it; the shipped critics saw 0, 1 and 2
+    seed: int = 1  # of the collection, other recipes draw other episodes from it; the shipped critics saw 0 to 3
     root: str | None = None  # data folder; null: `wvm_rl` in the user's cache
     workers: int | None = None  # processes that collect; null: one a core it may use
 
