@@ -53,9 +53,7 @@ class BenchConfig:
     shifts: list[str] = field(default_factory=list)  # see SHIFTS; `all` names every one
     horizon_k: int = 20  # control steps over which advantages are ranked
     critic: str = DEFAULT  # a critic shipped with this package, or the folder of one
-    data: ScriptedFilms = field(
-        default_factory=lambda: ScriptedFilms(seed=2)
-    )  # for regressors: most of DEFAULT's films
+    data: ScriptedFilms = field(default_factory=lambda: ScriptedFilms(seed=2))  # for regressors; DEFAULT saw more
     windows: WindowsConfig = field(default_factory=varied)  # how the films' pictures vary for them
     frame: RegressorConfig = field(default_factory=lambda: RegressorConfig(steps=4000, batch=128))
     video: RegressorConfig = field(default_factory=lambda: RegressorConfig(steps=4000, batch=16))
